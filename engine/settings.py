@@ -1,0 +1,189 @@
+"""Settings of the engine: one validated tree, defaults < TOML file < UNDERTONE_* environment < flags.
+
+Unknown keys are refused at every level. The tree is frozen; workers receive it whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+STREAM_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""A stream's name is one level of a topic, so it holds no slash."""
+
+
+class Section(BaseModel):
+    """One frozen branch of the settings that refuses unknown keys."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+class StreamSettings(Section):
+    """One person to watch: a clip (``source``), or a microphone and a camera.
+
+    ``microphone`` and ``camera`` are a device's name or index, for the camera also a path
+    or an RTSP/HTTP address; ``None`` means that the stream does without it.
+    """
+
+    name: str = Field("main", pattern=STREAM_NAME_PATTERN)
+    source: str | None = None
+    microphone: str | int | None = None
+    camera: str | int | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> StreamSettings:
+        if self.source is not None and (self.microphone is not None or self.camera is not None):
+            raise ValueError(f"stream {self.name!r}: a source excludes a microphone and a camera")
+        return self
+
+
+class SpeechSettings(Section):
+    """Voice activity detection (webrtcvad with hang-over and an RMS floor)."""
+
+    frame_ms: Literal[10, 20, 30] = 20
+    aggressiveness: Literal[0, 1, 2, 3] = 2
+    start_ms: int = Field(200, ge=0, le=2000)
+    stop_ms: int = Field(200, ge=0, le=5000)
+    floor_dbfs: float = Field(-50.0, ge=-120.0, le=0.0)
+
+
+class FaceSettings(Section):
+    """Face detection, tracking and cropping."""
+
+    detector: Literal["haar", "yunet"] = "haar"
+    model: Path | None = None
+    """YuNet's ONNX file; needed for, and only for, ``detector = "yunet"``."""
+    detect_every: int = Field(3, ge=1, le=60)
+    """Sampled frames between two runs of the detector; the tracker fills in between."""
+    min_face_px: int = Field(48, ge=16, le=1024)
+    width_px: int = Field(480, ge=160, le=3840)
+    """Width to which a frame is shrunk for detection."""
+
+    @model_validator(mode="after")
+    def _yunet_needs_its_model(self) -> FaceSettings:
+        if (self.detector == "yunet") != (self.model is not None):
+            raise ValueError("faces.model (a YuNet ONNX file) goes with faces.detector = 'yunet'")
+        return self
+
+
+class CaptureSettings(Section):
+    """What capture workers send."""
+
+    chunk_ms: int = Field(40, ge=10, le=200)
+    video_rate_hz: float = Field(10.0, gt=0, le=60)
+    crop_px: int = Field(112, ge=48, le=256)
+    loop: bool = True
+    """Play a clip again when it ends."""
+    open_timeout_ms: int = Field(5_000, ge=100)
+    stall_timeout_ms: int = Field(3_000, ge=200)
+    """No sample for this long: the device is taken as gone and is reopened."""
+
+
+class InferenceSettings(Section):
+    """Windows, micro-batches and the rolling filter."""
+
+    hop_ms: int = Field(500, ge=50, le=10_000)
+    skew_ms: int = Field(150, ge=0, le=2_000)
+    """How long a window waits for a modality that lags behind."""
+    min_coverage: float = Field(0.1, ge=0.0, le=1.0)
+    """A modality covering less of its window counts as absent."""
+    stream_timeout_s: float = Field(30.0, gt=0)
+    """A stream silent for this long is forgotten."""
+    max_streams: int = Field(1024, ge=1)
+    threads: int = Field(0, ge=0)
+    """Threads of the backend; 0 lets it choose."""
+    half_life_s: float = Field(2.0, gt=0)
+    """Time in which the rolling filter halves the distance to a steady window score."""
+    hold_s: float = Field(6.0, ge=0)
+    """How long a valence is held, its interval growing, after voice and face are gone."""
+
+
+class SecuritySettings(Section):
+    """CURVE encryption with an allow-list."""
+
+    mode: Literal["off", "curve"] = "off"
+    keys_dir: Path = Path("~/.config/undertone/keys")
+
+
+class EngineSettings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="UNDERTONE_",
+        env_nested_delimiter="__",
+    )
+
+    ingest: str = "tcp://127.0.0.1:5570"
+    scores: str = "tcp://127.0.0.1:5571"
+    control: str = "tcp://127.0.0.1:5572"
+    bundle: str = "default"
+    backend: Literal["auto", "onnx", "tensorrt", "pytorch"] = "auto"
+    streams: tuple[StreamSettings, ...] = ()
+    capture: CaptureSettings = CaptureSettings()
+    speech: SpeechSettings = SpeechSettings()
+    faces: FaceSettings = FaceSettings()
+    inference: InferenceSettings = InferenceSettings()
+    security: SecuritySettings = SecuritySettings()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    config_file: ClassVar[Path | None] = None
+
+    @field_validator("ingest", "scores", "control")
+    @classmethod
+    def _endpoint(cls, value: Annotated[str, "ZeroMQ endpoint"]) -> str:
+        if not value.startswith(("tcp://", "ipc://")):
+            raise ValueError(f"expected an endpoint tcp://HOST:PORT or ipc://PATH, got {value!r}")
+        return value
+
+    @field_validator("streams")
+    @classmethod
+    def _names_differ(cls, value: tuple[StreamSettings, ...]) -> tuple[StreamSettings, ...]:
+        names = [stream.name for stream in value]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"stream names must differ, repeated: {', '.join(repeated)}")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: flags (init) over environment over the TOML file."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.config_file)
+        return (init_settings, env_settings, toml)
+
+
+def load(config_file: Path | None = None, **flags: Any) -> EngineSettings:
+    """Read the settings; ``flags`` are the values given on the command line.
+
+    Raises:
+        pydantic.ValidationError: an unknown key or a value out of range.
+        FileNotFoundError: ``config_file`` does not exist.
+        tomllib.TOMLDecodeError: ``config_file`` is not TOML.
+    """
+    if config_file is not None and not config_file.is_file():
+        raise FileNotFoundError(f"no settings file at {config_file}")
+
+    class FileSettings(EngineSettings):
+        """The same tree, reading ``config_file`` too."""
+
+        model_config = SettingsConfigDict(title="EngineSettings")
+
+    FileSettings.config_file = config_file
+    loaded = FileSettings(**flags)
+    return EngineSettings.model_construct(**dict(loaded))

@@ -1,0 +1,124 @@
+"""Specifications: what a bundle's ``config.json`` says about its network and encoders.
+
+Torch-free, read by the engine and the trainer alike. Every class is frozen and refuses
+unknown keys, so that a bundle from another schema is an error and not a guess.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+MODALITIES = ("audio", "text", "video")
+"""The order of modalities everywhere: weights [B, 3], masks, patterns."""
+
+SAMPLE_RATE_HZ = 16_000
+MEL_RATE_HZ = 100
+
+SequenceInput = Literal["log_mel", "samples", "audio_frames"]
+GraphName = Literal["audio_encoder", "video_encoder", "text_simulation", "fusion"]
+
+
+class Spec(BaseModel):
+    """Base of all specifications: frozen, unknown keys refused."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkSpec(Spec):
+    """Options of the one network (paper, section 2); the defaults are the product's live ones."""
+
+    audio_dim: int = Field(gt=0)
+    text_dim: int = Field(gt=0)
+    video_dim: int = Field(gt=0)
+    hidden_dim: int = Field(256, gt=0)
+    fused_dim: int = Field(128, gt=0)
+    rnc_dim: int = Field(64, gt=0)
+    weights: Literal["raw", "normalised"] = "normalised"
+    """Modality weights: the published raw linear output, or a softmax over the present ones."""
+    mia: Literal["off", "text", "any"] = "any"
+    """Imagination: switched off, in the missing-text flow, or for any missing modality."""
+    mia_residual: Literal["text", "transition"] = "transition"
+    bounded: bool = True
+    """Keep the valence within [-3, 3]."""
+    quantiles: tuple[float, float] | None = (0.05, 0.95)
+    """Uncertainty head: lower and upper quantile; None for the published network."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    input_dropout: float = Field(0.5, ge=0, lt=1)
+
+
+class SequenceEncoderSpec(Spec):
+    """A plug that turns a sequence of inputs into a sequence of frames.
+
+    ``stride`` inputs make one frame. A graph fed N inputs gives frames of which the last k
+    belong to the last k * stride inputs, exact as soon as ``left_context`` more inputs precede
+    them; the engine therefore encodes only new inputs behind that much context.
+    """
+
+    kind: Literal["embedded", "transformers", "llm"]
+    input: SequenceInput
+    dim: int = Field(gt=0)
+    stride: int = Field(gt=0)
+    left_context: int = Field(ge=0)
+    """Inputs before the first new one that its frame depends on."""
+    causal: bool
+    source: str | None = None
+    """Hugging Face name or path, for ``transformers`` and ``llm``."""
+    layer: int | None = None
+    """Index into ``hidden_states``."""
+    channels: int | None = None
+    """Width of the embedded network."""
+
+    @property
+    def input_rate_hz(self) -> float:
+        """Inputs per second where they come straight from the signal."""
+        if self.input == "audio_frames":
+            raise ValueError("the rate of audio frames is that of the audio encoder")
+        return float(MEL_RATE_HZ if self.input == "log_mel" else SAMPLE_RATE_HZ)
+
+
+class ImageEncoderSpec(Spec):
+    """A plug that turns each face crop into one frame."""
+
+    kind: Literal["embedded", "transformers"]
+    dim: int = Field(gt=0)
+    size_px: int = Field(gt=0)
+    channels_in: Literal[1, 3]
+    rate_hz: float = Field(10.0, gt=0)
+    """Crops per second that the network was trained on."""
+    source: str | None = None
+    layer: int | None = None
+    channels: int | None = None
+
+
+class TextEncoderSpec(Spec):
+    """A plug that turns a real transcript into frames, one per token (transformers, by extra)."""
+
+    source: str
+    layer: int = -1
+    dim: int = Field(gt=0)
+    model: Literal["encoder", "causal"] = "encoder"
+
+
+class BundleConfig(Spec):
+    """``config.json``: everything needed to rebuild and run a bundle."""
+
+    schema_version: int = SCHEMA
+    name: str
+    version: str
+    trained: bool
+    licence: str
+    window_ms: int = Field(4_000, gt=0)
+    network: NetworkSpec
+    audio_encoder: SequenceEncoderSpec | None
+    text_simulation: SequenceEncoderSpec | None
+    video_encoder: ImageEncoderSpec | None
+    text_encoder: TextEncoderSpec | None
+    precision: Literal["float32", "float16"] = "float32"
+    """Arithmetic inside the ONNX graphs; their inputs and outputs are float32."""
+    graphs: dict[GraphName, str]
+    """Graph name to ONNX file; a graph may be missing where only PyTorch can run it."""
+    files: dict[str, str]
+    """Every other file of the bundle to its sha256."""
