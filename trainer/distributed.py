@@ -1,0 +1,116 @@
+"""Several processes, one loss: each runs its rows, all see the whole batch's outputs.
+
+RnC and the root-mean-square terms do not split into per-process means, so outputs are gathered
+(with gradients), every process computes the same loss, and gradients are summed. The result is
+the single process's, whatever the number of devices. Started by ``torchrun``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from models.network import NetworkOutput
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among the others; alone it is rank 0 of 1."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Writes files and shows progress."""
+        return self.rank == 0
+
+    def bounds(self, rows: int) -> list[int]:
+        """Row boundaries of each process's share; fewer rows than processes are not split."""
+        if rows < self.size:
+            return [0, rows]
+        return [rows * i // self.size for i in range(self.size + 1)]
+
+    def share(self, rows: int) -> slice:
+        """This process's rows of a batch."""
+        bounds = self.bounds(rows)
+        if len(bounds) == 2:
+            return slice(0, rows)
+        return slice(bounds[self.rank], bounds[self.rank + 1])
+
+    def gather(self, output: NetworkOutput, rows: int) -> NetworkOutput:
+        """The whole batch's outputs from every process's share, gradients kept."""
+        bounds = self.bounds(rows)
+        if len(bounds) == 2:
+            return output
+        gathered: dict[str, Any] = {}
+        for field in fields(output):
+            value = getattr(output, field.name)
+            if isinstance(value, Tensor):
+                gathered[field.name] = _Gather.apply(value, bounds, self.rank)
+        return replace(output, **gathered)
+
+    def gather_tensor(self, value: Tensor, rows: int) -> Tensor:
+        """As ``gather``, for one tensor of [rows of this share, ...]."""
+        bounds = self.bounds(rows)
+        if len(bounds) == 2:
+            return value
+        gathered: Tensor = _Gather.apply(value, bounds, self.rank)
+        return gathered
+
+    def sum_gradients(self, module: nn.Module, rows: int) -> None:
+        """Add up the gradients of all processes (mean, where each ran the whole batch)."""
+        if self.size == 1:
+            return
+        repeated = len(self.bounds(rows)) == 2
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                if repeated:
+                    parameter.grad /= self.size
+
+    def agree(self, values: Iterable[Tensor]) -> None:
+        """Give every process rank 0's values: parameters and buffers at the start."""
+        if self.size > 1:
+            for value in values:
+                dist.broadcast(value, 0)
+
+
+def join(device: torch.device) -> Team:
+    """Join the team that ``torchrun`` started, or be alone."""
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Team()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Team(dist.get_rank(), dist.get_world_size())
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenate every process's rows; the gradient of a row goes back to where it came from.
+
+    Every process computes the same loss from the gathered rows, so its own slice of the
+    gradient is complete and nothing needs to be exchanged on the way back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, bounds: list[int], rank: int) -> Tensor:
+        ctx.own = slice(bounds[rank], bounds[rank + 1])
+        sizes = [high - low for low, high in pairwise(bounds)]
+        padded = value.new_zeros((max(sizes), *value.shape[1:]))
+        padded[: value.shape[0]] = value
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded.contiguous())
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0][ctx.own], None, None

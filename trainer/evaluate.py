@@ -1,0 +1,144 @@
+"""Evaluation: every subset of modalities, both flows, whole utterances and live windows.
+
+Every figure stands beside the constant that a model without any input would say (the training
+split's median), measured on the same clips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.metrics import RegressionMetrics, regression_metrics
+from trainer.model import SentimentModel
+from trainer.prediction import Flow, Predictions, View, predict, subsets
+from trainer.samples import FrameShapes, Samples
+
+Span = Literal["utterance", "window"]
+MISSING_RATES = tuple(rate / 10 for rate in range(10))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one view of a split, and the constant's on the same clips."""
+
+    flow: Flow
+    pattern: str
+    span: Span
+    clips: int
+    metrics: RegressionMetrics
+    constant: RegressionMetrics
+    coverage: float
+    """Share of the labels inside the 90 % interval (calibrated, where a calibration is given)."""
+    width: float
+    """Mean width of that interval."""
+
+
+@dataclass(frozen=True)
+class RobustnessPoint:
+    """Error at one rate of frames lost in every modality."""
+
+    flow: Flow
+    missing_rate: float
+    mae: float
+    corr: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of one seed on one split."""
+
+    split: str
+    seed: int
+    results: tuple[Result, ...]
+    robustness: tuple[RobustnessPoint, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """As plain values."""
+        return asdict(self)
+
+
+def views(simulates: bool, window_s: float) -> list[tuple[Span, View]]:
+    """All views that differ: 7 subsets complete; without text, also through the missing flow."""
+    found: list[tuple[Span, View]] = []
+    spans: tuple[tuple[Span, float | None], ...] = (("utterance", None), ("window", window_s))
+    for span, length in spans:
+        for modalities in subsets():
+            found.append((span, View("complete", modalities, exact=True, window_s=length)))
+            if "text" not in modalities and simulates and "audio" in modalities:
+                found.append((span, View("missing_text", modalities, exact=True, window_s=length)))
+    return found
+
+
+def evaluate(
+    model: SentimentModel,
+    samples: Samples,
+    shapes: FrameShapes,
+    train_labels: NDArray[np.float64],
+    split: str,
+    seed: int,
+    simulates: bool,
+    window_s: float,
+    margins: dict[str, float] | None = None,
+    device: torch.device | None = None,
+) -> Evaluation:
+    """Measure a model on a split.
+
+    Args:
+        model: in any mode; evaluated in eval mode.
+        samples: of the split.
+        shapes: of the frames.
+        train_labels: [n] labels of the training split, for the constant.
+        split: its name.
+        seed: of the model.
+        simulates: audio becomes simulated text in the missing-text flow.
+        window_s: length of a live window.
+        margins: calibration margin per pattern; None leaves the intervals raw.
+        device: where to run.
+    """
+    device = device or next(model.parameters()).device
+    constant = float(np.median(train_labels)) if len(train_labels) else 0.0
+    results = []
+    for span, view in views(simulates, window_s):
+        found = predict(model, samples, shapes, view, device)
+        if len(found) < 2:
+            continue
+        pattern = view.pattern(simulates)
+        results.append(_result(found, view.flow, pattern, span, constant, margins or {}))
+    curve = []
+    flows: tuple[Flow, ...] = ("complete", "missing_text")
+    for flow in flows:
+        for rate in MISSING_RATES:
+            view = View(flow, missing_rate=rate, seed=seed)
+            found = predict(model, samples, shapes, view, device)
+            if len(found) > 1:
+                metrics = regression_metrics(found.valence, found.labels)
+                curve.append(RobustnessPoint(flow, rate, metrics.mae, metrics.corr))
+    return Evaluation(split, seed, tuple(results), tuple(curve))
+
+
+def _result(
+    found: Predictions,
+    flow: Flow,
+    pattern: str,
+    span: Span,
+    constant: float,
+    margins: dict[str, float],
+) -> Result:
+    margin = margins.get(pattern, 0.0)
+    low, high = np.maximum(found.low - margin, -3), np.minimum(found.high + margin, 3)
+    inside = (found.labels >= low) & (found.labels <= high)
+    return Result(
+        flow,
+        pattern,
+        span,
+        len(found),
+        regression_metrics(found.valence, found.labels),
+        regression_metrics(np.full(len(found), constant), found.labels),
+        float(inside.mean()),
+        float((high - low).mean()),
+    )

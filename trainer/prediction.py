@@ -1,0 +1,141 @@
+"""Predictions of a split: either flow, any subset of modalities, whole clips or live windows."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.model import SentimentModel
+from trainer.samples import EVIDENCE, FrameShapes, Sample, Samples, collate
+
+Flow = Literal["complete", "missing_text"]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions of the samples that have what was asked for; all arrays are [n]."""
+
+    ids: tuple[str, ...]
+    labels: Floats
+    valence: Floats
+    low: Floats
+    high: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class View:
+    """What of a sample the network gets to see."""
+
+    flow: Flow = "complete"
+    modalities: tuple[str, ...] = EVIDENCE
+    exact: bool = False
+    """Only samples that have every one of the modalities."""
+    window_s: float | None = None
+    """The middle stretch of this length; None: the whole utterance."""
+    missing_rate: float = 0.0
+    """Share of frames lost at random, in every modality."""
+    seed: int = 0
+
+    def pattern(self, simulates: bool) -> str:
+        """Name of what the network sees, for calibration and tables.
+
+        ``simulates``: the model turns audio into simulated text.
+        """
+        names = list(self.modalities)
+        if self.flow == "missing_text":
+            names = [name for name in names if name != "text"]
+            if simulates and "audio" in names:
+                names.insert(1, "simulated_text")
+        return "+".join(names)
+
+    def of(self, sample: Sample) -> Sample | None:
+        """The sample as seen, None where it lacks what the view is about."""
+        wanted = [m for m in self.modalities if self.flow == "complete" or m != "text"]
+        sample = sample.keep(wanted)
+        if not sample.modalities or (self.exact and set(wanted) - set(sample.modalities)):
+            return None
+        if self.window_s is not None and sample.duration_s > self.window_s:
+            share = self.window_s / sample.duration_s
+            sample = sample.window((1 - share) / 2, share)
+        if self.missing_rate > 0:
+            sample = _lose_frames(sample, self.missing_rate, self.seed)
+        return sample
+
+
+@torch.inference_mode()
+def predict(
+    model: SentimentModel,
+    samples: Samples,
+    shapes: FrameShapes,
+    view: View,
+    device: torch.device,
+    batch: int = 64,
+) -> Predictions:
+    """Predict a split in eval mode, in order, short and long ones batched as they come.
+
+    Samples without evidence in the view are left out: there is no score without a modality.
+    """
+    was_training = model.training
+    model.eval()
+    ids: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    try:
+        for chosen in _chunks(samples, view, batch):
+            frames = model.encode(collate(chosen, shapes).to(device))
+            flow = model.complete if view.flow == "complete" else model.missing_text
+            output = flow(frames)
+            valence = output.valence.flatten()
+            low = output.low.flatten() if output.low is not None else valence
+            high = output.high.flatten() if output.high is not None else valence
+            stacked = torch.stack([valence, low, high]).double().cpu().numpy()
+            labels = np.array([[sample.valence for sample in chosen]])
+            ids += [sample.id for sample in chosen]
+            columns.append(np.concatenate([labels, stacked]))
+    finally:
+        model.train(was_training)
+    table = np.concatenate(columns, axis=1) if columns else np.zeros((4, 0))
+    known = ~np.isnan(table[1])
+    kept = tuple(name for name, ok in zip(ids, known, strict=True) if ok)
+    return Predictions(kept, *table[:, known])
+
+
+def _chunks(samples: Samples, view: View, size: int) -> Iterator[list[Sample]]:
+    """Seen samples in lists of at most ``size``, read lazily: a corpus need not fit in memory."""
+    chunk: list[Sample] = []
+    for index in range(len(samples)):
+        sample = view.of(samples[index])
+        if sample is not None:
+            chunk.append(sample)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _lose_frames(sample: Sample, rate: float, seed: int) -> Sample:
+    generator = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
+    thinned = {}
+    for name in (*EVIDENCE, "simulated_text"):
+        values = getattr(sample, name)
+        if values is not None:
+            kept = generator.random(len(values)) >= rate
+            thinned[name] = values[kept] if kept.any() else values[:1]
+    return replace(sample, **thinned)
+
+
+def subsets() -> Sequence[tuple[str, ...]]:
+    """The 7 non-empty subsets of the modalities, single ones first."""
+    patterns = range(1, 2 ** len(EVIDENCE))
+    found = [tuple(m for i, m in enumerate(EVIDENCE) if p >> i & 1) for p in patterns]
+    return sorted(found, key=len)

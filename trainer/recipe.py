@@ -1,0 +1,192 @@
+"""Recipes: one validated TOML file says everything about a training run.
+
+Precedence: defaults < recipe file < flags (``--set training.epochs=3``). The resolved recipe is
+saved with the run, so that a run can be repeated from its folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+BUILT_IN = Path(__file__).parent / "recipes"
+
+
+class RecipeError(Exception):
+    """A recipe that cannot be used; one line per fault."""
+
+
+class Section(BaseModel):
+    """One frozen table of the recipe that refuses unknown keys."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderChoice(Section):
+    """Encoder of one modality.
+
+    ``kind = "features"`` takes the corpus's own features as frames; ``embedded`` trains the
+    product's small network with the rest; ``transformers`` runs a frozen model (``source`` and
+    ``layer``) once and stores its frames.
+    """
+
+    kind: Literal["embedded", "transformers", "features"] = "features"
+    source: str | None = None
+    layer: int = -1
+
+    @model_validator(mode="after")
+    def _source_with_transformers(self) -> EncoderChoice:
+        if (self.kind == "transformers") != (self.source is not None):
+            raise ValueError("source (a model name or path) goes with kind = 'transformers'")
+        return self
+
+
+class Encoders(Section):
+    """Encoders per modality, and how text is simulated where there is no transcript."""
+
+    audio: EncoderChoice = EncoderChoice()
+    text: EncoderChoice = EncoderChoice()
+    video: EncoderChoice = EncoderChoice()
+    text_simulation: Literal["student", "features", "none"] = "none"
+
+    @model_validator(mode="after")
+    def _text_is_not_embedded(self) -> Encoders:
+        if self.text.kind == "embedded":
+            raise ValueError("encoders.text.kind: expected 'features' or 'transformers'")
+        return self
+
+
+class Network(Section):
+    """Options of the network; its input sizes come from the encoders."""
+
+    hidden_dim: int = Field(256, gt=0)
+    fused_dim: int = Field(128, gt=0)
+    rnc_dim: int = Field(64, gt=0)
+    weights: Literal["raw", "normalised"] = "normalised"
+    mia: Literal["off", "text", "any"] = "any"
+    mia_residual: Literal["text", "transition"] = "transition"
+    bounded: bool = True
+    quantiles: tuple[float, float] | None = (0.05, 0.95)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    input_dropout: float = Field(0.5, ge=0, lt=1)
+
+
+class Loss(Section):
+    """Weights of the loss terms (facts: paper, Training)."""
+
+    complete: float = Field(0.5, ge=0)
+    missing: float = Field(0.5, ge=0)
+    text_query: float = Field(0.1, ge=0)
+    text_cross: float = Field(0.7, ge=0)
+    fused: float = Field(0.13, ge=0)
+    rnc: float = Field(0.5, ge=0)
+    quantile: float = Field(0.25, ge=0)
+    rnc_temperature: float = Field(2.0, gt=0)
+    student: float = Field(1.0, ge=0)
+    """Distillation of the student text simulation to the text encoder's states."""
+
+
+class Optimiser(Section):
+    """Adam and its schedule: linear warm-up, then a step decay."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    warmup_epochs: int = Field(5, ge=0)
+    decay: float = Field(0.9, gt=0, le=1)
+    decay_every_epochs: int = Field(10, gt=0)
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class Augmentation(Section):
+    """What is hidden from the network during training."""
+
+    frame_drop: float = Field(0.2, ge=0, lt=1)
+    """Probability with which each audio and video frame is dropped."""
+    modality_dropout: float = Field(0.3, ge=0, lt=1)
+    """Probability of training a sample on a random non-empty subset of what it has."""
+    sub_window: float = Field(0.5, ge=0, le=1)
+    """Probability of training a sample on a random stretch of the live window's length."""
+
+
+class Training(Section):
+    """The loop."""
+
+    batch: int = Field(128, ge=1)
+    epochs: int = Field(25, ge=1)
+    patience: int = Field(8, ge=1)
+    """Epochs without a better validation score before a run stops."""
+    seeds: int = Field(1, ge=1)
+    device: str = "auto"
+    mixed_precision: bool = True
+    """bfloat16 autocast, on a GPU only."""
+
+
+class Recipe(Section):
+    """The whole recipe."""
+
+    name: str = "custom"
+    licence: str = "research only: inherits the terms of its corpora"
+    window_ms: int = Field(4_000, gt=0)
+    encoders: Encoders = Encoders()
+    network: Network = Network()
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+
+    def save(self, path: Path) -> None:
+        """Write the resolved recipe as JSON."""
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+
+
+def load(recipe: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe by built-in name, TOML path, or a run's resolved JSON.
+
+    Args:
+        recipe: ``paper``, ``embedded`` or a path.
+        overrides: ``dotted.key=value`` with a TOML value (a bare word counts as a string).
+
+    Raises:
+        RecipeError: no such recipe, not TOML, unknown key or value out of range.
+    """
+    path = BUILT_IN / f"{recipe}.toml"
+    if not path.is_file():
+        path = Path(recipe)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.toml")))
+        raise RecipeError(f"no recipe {str(recipe)!r}: expected one of {known}, or a file")
+    try:
+        text = path.read_text()
+        tree: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (got {fault['input']!r})"
+            for fault in error.errors()
+        ]
+        raise RecipeError(f"{path.name}: " + "; ".join(faults)) from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"expected KEY=VALUE, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *branches, leaf = key.split(".")
+    for branch in branches:
+        tree = tree.setdefault(branch, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"{override!r}: {branch!r} is a value, not a table")
+    tree[leaf] = value
