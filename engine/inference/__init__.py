@@ -1,0 +1,1 @@
+"""Inference: from captured sound and faces to rolling scores."""

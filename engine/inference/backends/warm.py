@@ -1,0 +1,61 @@
+"""The inputs a backend is warmed up with: every graph at its smallest and its usual size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.inference.backends.protocol import Backend, Inputs
+from models.spec import BundleConfig, SequenceEncoderSpec
+
+HOP_S = 0.5
+
+
+def warm_up(backend: Backend, config: BundleConfig) -> None:
+    """Run each graph of ``backend`` on zeros of the sizes that ``config`` implies."""
+    for graph, inputs in example_inputs(config):
+        if graph in backend.graphs:
+            backend.run(graph, inputs)
+
+
+def example_inputs(config: BundleConfig) -> list[tuple[str, Inputs]]:
+    """Return (graph, inputs) of zeros, batch 1 and 2, shapes as the core makes them."""
+    examples: list[tuple[str, Inputs]] = []
+    audio = config.audio_encoder
+    if audio is not None:
+        hop = max(1, int(HOP_S * audio.input_rate_hz) // audio.stride) * audio.stride
+        shape = (64,) if audio.input == "log_mel" else ()
+        for batch in (1, 2):
+            zeros = np.zeros((batch, audio.left_context + hop, *shape), np.float32)
+            examples.append(("audio_encoder", {"input": zeros}))
+        if config.text_simulation is not None:
+            examples += _text_simulation(config.text_simulation, audio)
+    video = config.video_encoder
+    if video is not None:
+        examples += [
+            (
+                "video_encoder",
+                {"input": np.zeros((n, video.channels_in, *[video.size_px] * 2), np.float32)},
+            )
+            for n in (1, 5)
+        ]
+    return examples + [("fusion", _fusion(config, batch)) for batch in (1, 2)]
+
+
+def _text_simulation(
+    text: SequenceEncoderSpec, audio: SequenceEncoderSpec
+) -> list[tuple[str, Inputs]]:
+    length = text.left_context + 2 * text.stride
+    return [("text_simulation", {"input": np.zeros((n, length, audio.dim), np.float32)})
+            for n in (1, 2)]  # fmt: skip
+
+
+def _fusion(config: BundleConfig, batch: int) -> Inputs:
+    network = config.network
+    lengths = {"audio": 100, "text": 20, "video": 40}
+    dims = {"audio": network.audio_dim, "text": network.text_dim, "video": network.video_dim}
+    inputs: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32 | np.bool_]]] = {}
+    for name, length in lengths.items():
+        inputs[name] = np.zeros((batch, length, dims[name]), np.float32)
+        inputs[f"{name}_mask"] = np.ones((batch, length), np.bool_)
+    inputs["text_simulated"] = np.ones(batch, np.bool_)
+    return inputs  # type: ignore[return-value]
