@@ -127,7 +127,10 @@ def fit(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     history, best = History(), _copy(model)
-    path, identity = folder / CHECKPOINT, recipe.model_dump_json(exclude={"training": {"seeds"}})
+    path, identity = (
+        folder / CHECKPOINT,
+        recipe.model_dump_json(exclude={"training": {"seeds", "device"}}),
+    )
     if path.is_file():
         saved = Checkpoint.load(path, identity, seed)
         model.load_state_dict(saved.model)

@@ -1,0 +1,42 @@
+"""One training step, alone or under torchrun: prints the loss and a checksum of its gradients."""
+
+import json
+import sys
+
+import numpy as np
+import torch
+
+from models.network import SentimentNetwork
+from models.spec import NetworkSpec
+from trainer.distributed import join
+from trainer.fit import batch_loss
+from trainer.model import SentimentModel
+from trainer.recipe import Loss
+from trainer.samples import FrameShapes, Sample, collate
+
+ROWS = int(sys.argv[1])
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+team = join(torch.device("cpu"))
+spec = NetworkSpec(
+    audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8, dropout=0, input_dropout=0
+)
+model = SentimentModel(SentimentNetwork(spec))
+generator = np.random.default_rng(0)
+samples = []
+for index in range(ROWS):
+    arrays = {
+        "audio": generator.normal(size=(5 + index, 6)),
+        "text": generator.normal(size=(3, 5)) if index % 3 else None,
+        "simulated_text": generator.normal(size=(2, 5)),
+        "video": generator.normal(size=(4, 4)) if index % 2 else None,
+    }
+    samples.append(Sample(str(index), float(generator.uniform(-3, 3)), 1.0, **arrays))
+batch = collate(samples, FrameShapes((6,), (5,), (4,)))
+terms = batch_loss(model, batch, Loss(), team)
+terms.total.backward()
+team.sum_gradients(model, ROWS)
+gradients = [p.grad.double().square().sum() for p in model.parameters() if p.grad is not None]
+if team.leads:
+    print(json.dumps({"loss": terms.total.item(), "gradient": float(sum(gradients))}))

@@ -1,0 +1,158 @@
+"""The training loop on samples whose valence can be learnt."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.network import SentimentNetwork
+from models.spec import NetworkSpec
+from trainer.calibrate import calibrate, conformal_margin
+from trainer.checkpoint import CheckpointError, Epoch
+from trainer.evaluate import evaluate
+from trainer.fit import FitError, Fitted, fit, learning_rate
+from trainer.model import SentimentModel
+from trainer.prediction import Predictions, View, predict
+from trainer.recipe import Optimiser, Recipe
+from trainer.samples import Batches, FrameShapes, Sample, SampleList
+
+SHAPES = FrameShapes((6,), (5,), (4,))
+SPEC = NetworkSpec(audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8, rnc_dim=8)
+
+
+def make_samples(n: int, seed: int) -> SampleList:
+    """Every modality shows the valence in its first feature, under noise."""
+    generator = np.random.default_rng(seed)
+    items = []
+    for index in range(n):
+        valence = float(np.round(generator.uniform(-3, 3) * 3) / 3)
+        arrays = {}
+        for name, dim in (("audio", 6), ("text", 5), ("simulated_text", 5), ("video", 4)):
+            values = generator.normal(size=(int(generator.integers(2, 12)), dim)) * 0.5
+            values[:, 0] += valence
+            arrays[name] = values.astype(np.float32)
+        items.append(Sample(f"{seed}-{index}", valence, 4.0, **arrays))
+    return SampleList(tuple(items))
+
+
+TRAIN, VALID, TEST = make_samples(192, 1), make_samples(64, 2), make_samples(64, 3)
+
+
+def recipe(**training: object) -> Recipe:
+    tree = {
+        "optimiser": {"learning_rate": 5e-3, "warmup_epochs": 1},
+        "training": {"batch": 32, "epochs": 4, "device": "cpu", **training},
+        "network": {"input_dropout": 0.1, "dropout": 0.1},
+    }
+    return Recipe.model_validate(tree)
+
+
+def train(folder: Path, settings: Recipe, seed: int = 0, **options: object) -> Fitted:
+    torch.manual_seed(seed)
+    model = SentimentModel(SentimentNetwork(SPEC), frame_drop=settings.augmentation.frame_drop)
+    batches = Batches(TRAIN, SHAPES, 32, seed, settings.augmentation, window_s=2.0)
+    return fit(model, batches, Batches(VALID, SHAPES, 32), settings, folder, seed, **options)
+
+
+def trained(folder: Path, epochs: int = 8) -> SentimentModel:
+    model = SentimentModel(SentimentNetwork(SPEC))
+    model.load_state_dict(train(folder, recipe(epochs=epochs)).model)
+    return model
+
+
+def test_training_beats_the_constant_in_every_subset_and_is_calibrated(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    margins = calibrate(model, VALID, SHAPES, simulates=True, window_s=4.0)
+    labels = np.array([s.valence for s in TRAIN.items])
+    by_pattern = {margin.pattern: margin.margin for margin in margins}
+    found = evaluate(
+        model, TEST, SHAPES, labels, "test", 0, simulates=True, window_s=4.0, margins=by_pattern
+    )
+    whole = [result for result in found.results if result.span == "utterance"]
+    assert {result.pattern for result in whole} == {
+        "audio", "text", "video", "audio+text", "audio+video", "text+video", "audio+text+video",
+        "audio+simulated_text", "audio+simulated_text+video",
+    }  # fmt: skip
+    for result in whole:
+        assert result.metrics.mae < 0.6 * result.constant.mae
+        assert result.coverage > 0.75
+    errors = [point.mae for point in found.robustness if point.flow == "complete"]
+    assert len(errors) == 10
+
+
+def test_a_run_killed_half_way_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", recipe())
+    batches_seen = 0
+
+    def interrupt() -> None:
+        nonlocal batches_seen
+        batches_seen += 1
+        if batches_seen == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", recipe(), on_batch=interrupt)
+    epochs: list[Epoch] = []
+    resumed = train(tmp_path / "killed", recipe(), on_epoch=epochs.append)
+    assert [epoch.epoch for epoch in epochs] == [2, 3]
+    assert resumed.history.best_epoch == whole.history.best_epoch
+    for name, value in whole.model.items():
+        assert torch.equal(value, resumed.model[name]), name
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, recipe(epochs=1))
+    with pytest.raises(CheckpointError, match="made with another recipe"):
+        train(tmp_path, recipe(epochs=2))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+    settings = recipe()
+    model = SentimentModel(SentimentNetwork(SPEC))
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(float("inf"))
+    train_batches = Batches(TRAIN, SHAPES, 32, 0, settings.augmentation)
+    valid_batches = Batches(VALID, SHAPES, 32)
+    with pytest.raises(FitError, match="epoch 0: the loss is"):
+        fit(model, train_batches, valid_batches, settings, tmp_path, 0)
+
+
+def test_without_clips_the_error_says_how_many_there_are(tmp_path: Path) -> None:
+    model = SentimentModel(SentimentNetwork(SPEC))
+    empty = Batches(SampleList(()), SHAPES, 4)
+    with pytest.raises(FitError, match="got 0 train and 64 valid"):
+        fit(model, empty, Batches(VALID, SHAPES, 4), recipe(), tmp_path, 0)
+
+
+def test_a_prediction_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    model = trained(tmp_path, epochs=1)
+    device = torch.device("cpu")
+    alone = predict(model, TEST, SHAPES, View(), device, batch=1)
+    together = predict(model, TEST, SHAPES, View(), device, batch=64)
+    assert alone.ids == together.ids
+    np.testing.assert_allclose(alone.valence, together.valence, atol=1e-5)
+
+
+def test_the_schedule_warms_up_then_steps_down() -> None:
+    settings = Optimiser()
+    rates = [learning_rate(settings, epoch) for epoch in range(30)]
+    assert rates[:5] == pytest.approx([2e-5, 4e-5, 6e-5, 8e-5, 1e-4])
+    assert rates[14] == pytest.approx(1e-4)
+    assert rates[15] == pytest.approx(9e-5)
+    assert rates[25] == pytest.approx(8.1e-5)
+
+
+def test_a_conformal_margin_covers_what_it_promises() -> None:
+    generator = np.random.default_rng(0)
+
+    def draw(n: int) -> Predictions:
+        labels = generator.normal(size=n)
+        zeros = np.zeros(n)
+        return Predictions(tuple(map(str, range(n))), labels, zeros, zeros - 0.5, zeros + 0.5)
+
+    margin = conformal_margin(draw(5000))
+    found = draw(20_000)
+    inside = (found.labels >= found.low - margin) & (found.labels <= found.high + margin)
+    assert inside.mean() == pytest.approx(0.9, abs=0.015)
+    assert conformal_margin(draw(5)) == 6.0

@@ -1,0 +1,54 @@
+"""Recipes: validation, precedence, and the two that come with the trainer."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.recipe import Recipe, RecipeError, load
+
+
+def test_the_paper_recipe_states_the_papers_setting() -> None:
+    recipe = load("paper")
+    loss = recipe.loss
+    assert (loss.text_query, loss.text_cross, loss.fused, loss.rnc) == (0.1, 0.7, 0.13, 0.5)
+    assert (recipe.training.batch, recipe.training.epochs) == (128, 25)
+    assert recipe.optimiser.learning_rate == 1e-4
+    assert recipe.encoders.audio.layer == -5
+
+
+def test_a_flag_overrides_the_file_and_the_resolved_recipe_reads_back(tmp_path: Path) -> None:
+    recipe = load("embedded", ("training.epochs=2", "name=mine", "encoders.text.source=/x"))
+    assert (recipe.training.epochs, recipe.name, recipe.encoders.text.source) == (2, "mine", "/x")
+    recipe.save(tmp_path / "recipe.json")
+    assert load(tmp_path / "recipe.json") == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=2", "training.epoch: Extra inputs"),
+        ("training.epochs=0", r"training.epochs: .*greater than or equal to 1 \(got 0\)"),
+        ("encoders.audio.kind=wavlm", "encoders.audio.kind"),
+        ("training", "expected KEY=VALUE"),
+        ("name.first=x", "'name' is a value, not a table"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load("embedded", (override,))
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="expected one of embedded, paper"):
+        load("embeded")
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("[training\n")
+    with pytest.raises(RecipeError, match=r"broken.toml: cannot be read"):
+        load(path)
+
+
+def test_defaults_make_a_valid_recipe() -> None:
+    assert Recipe().training.batch == 128
