@@ -89,8 +89,7 @@ class OnnxBackend:
 
 def _providers(device: Literal["cpu", "cuda"]) -> list[Any]:
     if device == "cpu":
-        # The arena would keep the largest batch ever seen, for each graph.
-        return [(PROVIDERS["cpu"], {"arena_extend_strategy": "kSameAsRequested"})]
+        return [PROVIDERS["cpu"]]
     return [(PROVIDERS["cuda"], {"arena_extend_strategy": "kSameAsRequested"}), PROVIDERS["cpu"]]
 
 
@@ -104,5 +103,6 @@ def _options(threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Shapes vary with the number of due streams; a memory pattern per shape would pile up.
     options.enable_mem_pattern = False
+    # The arena would keep the largest batch ever seen, once for each graph.
     options.enable_cpu_mem_arena = False
     return options

@@ -1,0 +1,363 @@
+"""The pure core: messages in, scores out, the clock as an argument.
+
+It owns no socket, thread or file; the live worker and offline scoring both drive it, which
+is why they agree. ``push`` only files a message; ``due`` encodes what is new, cuts the due
+windows of all streams, fuses them in one batch and filters each stream's valence.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.inference.backends.protocol import Backend
+from engine.inference.encoding import MAX_ROWS, TextEncode, encode
+from engine.inference.rolling import Observation
+from engine.inference.scheduler import Due, pad_right
+from engine.inference.stream import StreamState, fault_of
+from engine.inference.windows import Frames
+from engine.settings import InferenceSettings
+from engine.wire.messages import (
+    Audio,
+    Clock,
+    Envelope,
+    Latency,
+    Message,
+    ModalityState,
+    ModelInfo,
+    Score,
+    Text,
+    TextSource,
+    Video,
+)
+from models.bundle import Bundle
+from models.spec import MODALITIES
+
+SPEAKING_NS = 100_000_000
+"""A voice within this long before the window's end counts as speaking now."""
+MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One cut window: frames [T, D] of each present modality, None of an absent one."""
+
+    stream: StreamState
+    due: Due
+    frames: dict[str, Frames | None]
+    coverage: dict[str, float]
+    voiced: float
+    """Share of the sound in the window that is voiced."""
+    text_source: TextSource
+
+    @property
+    def pattern(self) -> str:
+        """Present modalities as calibration names them, such as ``audio+video``."""
+        return "+".join(name for name in MODALITIES if self.frames[name] is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """What the network says of one window."""
+
+    valence: float
+    low: float
+    high: float
+    weights: tuple[float, ...]
+
+
+class InferenceCore:
+    """Scores any number of streams with one bundle.
+
+    Args:
+        bundle: the opened bundle; its calibration makes the intervals.
+        backend: runs its graphs.
+        settings: windows, skew and filter.
+        clock: our own clock; messages of another one are compared through an offset. None
+            takes every message's clock as ours (a clip read from a file).
+        encode_text: a transcript to its frames; None counts transcripts as unavailable.
+        timer: nanoseconds for measuring the stages.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        settings: InferenceSettings,
+        *,
+        clock: Clock | None = None,
+        encode_text: TextEncode | None = None,
+        timer: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self._config = bundle.config
+        self._calibration = bundle.calibration
+        self._backend = backend
+        self._settings = settings
+        self._clock = clock
+        self._encode_text = encode_text
+        self._timer = timer
+        self._streams: dict[str, StreamState] = {}
+        self._touched: set[str] = set()
+        self._deadlines: list[tuple[int, str]] = []
+        self._score_seq: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
+        self.model = ModelInfo(
+            name=bundle.config.name,
+            version=bundle.config.version,
+            sha256=bundle.sha256,
+            backend=f"{backend.name}:{backend.device}",
+            precision=backend.precision,
+            trained=bundle.config.trained,
+        )
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Everything counted so far, by name."""
+        return dict(self._counters)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams that are known now."""
+        return tuple(self._streams)
+
+    def push(self, message: Message, now_ns: int) -> bool:
+        """File a message that arrived at ``now_ns``; False if it was dropped (and counted)."""
+        if not isinstance(message, Audio | Video | Text):
+            self._counters["messages_unexpected"] += 1
+            return False
+        self._counters["messages"] += 1
+        if (fault := fault_of(message, self._clock, now_ns)) is not None:
+            self._counters[fault] += 1
+            return False
+        name = message.envelope.stream
+        state = self._streams.get(name)
+        if state is not None and state.clock != message.envelope.clock:
+            self._counters["streams_restarted"] += 1
+            state = None
+        if state is None:
+            if name not in self._streams and len(self._streams) >= self._settings.max_streams:
+                self._counters["streams_refused"] += 1
+                return False
+            state = StreamState(
+                message.envelope, self._config, self._settings, self._clock, now_ns
+            )
+            if name not in self._streams:
+                heapq.heappush(self._deadlines, (state.deadline_ns, name))
+            self._streams[name] = state
+        self._touched.add(name)
+        return state.push(message, now_ns, self._counters)
+
+    def mark(self, label: str, stream: str | None = None) -> int:
+        """Put a label on the next score of a stream, or of all; return how many it reaches."""
+        marked = [s for s in self._streams.values() if stream is None or s.name == stream]
+        for state in marked:
+            state.mark = label
+        return len(marked)
+
+    def forget(self) -> None:
+        """Forget every stream, as after a pause; counters and score numbers go on."""
+        self._streams.clear()
+        self._touched.clear()
+        self._deadlines.clear()
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``due`` must be called even if no message comes; None without streams."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def due(self, now_ns: int) -> list[Score]:
+        """Score every window that is due at ``now_ns``, all of them in one batch."""
+        due = self._take(now_ns)
+        if not due:
+            return []
+        started = self._timer()
+        encode([s for s, _ in due], self._backend, self._encode_text, self._counters)
+        windows = [self._cut(state, window) for state, window in due]
+        encoded = self._timer()
+        fused = self._fuse(windows)
+        finished = self._timer()
+        scores = []
+        for window, result in zip(windows, fused, strict=True):
+            stages = (encoded - started, finished - encoded)
+            scores.append(self._score(window, result, now_ns, stages))
+            window.stream.finish(window.due.end_ns)
+        return scores
+
+    def _take(self, now_ns: int) -> list[tuple[StreamState, Due]]:
+        """Due windows of the streams that got messages or whose deadline has passed."""
+        names, self._touched = self._touched, set()
+        popped: list[str] = []
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            popped.append(heapq.heappop(self._deadlines)[1])
+        names.update(popped)
+        due: list[tuple[StreamState, Due]] = []
+        timeout_ns = self._settings.stream_timeout_s * 1e9
+        for name in sorted(names):
+            state = self._streams.get(name)
+            if state is None:
+                continue
+            if now_ns - state.arrived_ns > timeout_ns:
+                del self._streams[name]
+                self._counters["streams_forgotten"] += 1
+                continue
+            window = state.take(now_ns)
+            if window is not None:
+                self._counters["windows_dropped"] += window.skipped
+                due.append((state, window))
+        # Each stream has one entry in the heap; one whose window was ready early is merely
+        # looked at once more.
+        for name in popped:
+            if name in self._streams:
+                heapq.heappush(self._deadlines, (self._streams[name].deadline_ns, name))
+        return due
+
+    def _cut(self, state: StreamState, due: Due) -> Window:
+        start_ns, end_ns = due.start_ns, due.end_ns
+        audio, video, given = state.audio, state.video, state.text
+        heard_ns = audio.heard.covered_ns(start_ns, end_ns)
+        voiced_ns = audio.voiced.covered_ns(start_ns, end_ns)
+        coverage = {
+            "audio": heard_ns / (end_ns - start_ns),
+            "video": video.seen.coverage(start_ns, end_ns),
+            "text": 0.0,
+        }
+        frames: dict[str, Frames | None] = dict.fromkeys(MODALITIES)
+        # Silence is not evidence: without a voice neither the sound nor what it simulates counts.
+        if voiced_ns and audio.frames is not None:
+            frames["audio"] = audio.frames.between(start_ns, end_ns)
+            if audio.text is not None:
+                frames["text"] = audio.text.between(start_ns, end_ns)
+                simulated_ns = len(frames["text"]) * audio.text_period_ns
+                coverage["text"] = min(simulated_ns / (end_ns - start_ns), 1.0)
+        if video.frames is not None:
+            frames["video"] = video.frames.between(start_ns, end_ns)
+        source: TextSource = "simulated"
+        given_ns = given.spans.covered_ns(start_ns, end_ns)
+        if given_ns and 2 * given_ns >= voiced_ns:
+            frames["text"] = given.frames.between(start_ns, end_ns)
+            coverage["text"] = given_ns / (end_ns - start_ns)
+            source = "given"
+        for name, rows in frames.items():
+            if rows is None or not len(rows) or coverage[name] < self._settings.min_coverage:
+                frames[name] = None
+        if frames["text"] is None:
+            source = "none"
+        voiced = min(voiced_ns / heard_ns, 1.0) if heard_ns else 0.0
+        return Window(state, due, frames, coverage, voiced, source)
+
+    def _fuse(self, windows: Sequence[Window]) -> list[Fused | None]:
+        """Run the network on the windows that hold anything, MAX_ROWS at a time."""
+        results: list[Fused | None] = [None] * len(windows)
+        rows = [row for row, window in enumerate(windows) if window.pattern]
+        for first in range(0, len(rows), MAX_ROWS):
+            batch = rows[first : first + MAX_ROWS]
+            outputs = self._backend.run("fusion", self._inputs([windows[row] for row in batch]))
+            for index, row in enumerate(batch):
+                valence, low, high = (
+                    float(outputs[name].reshape(len(batch), -1)[index, 0])
+                    for name in ("valence", "low", "high")
+                )
+                if not math.isfinite(valence):
+                    self._counters["scores_not_finite"] += 1
+                    continue
+                if not (math.isfinite(low) and math.isfinite(high)):
+                    low = high = valence
+                low, high = self._calibration.interval(windows[row].pattern, low, high)
+                weights = tuple(float(weight) for weight in outputs["weights"][index])
+                results[row] = Fused(valence, min(low, valence), max(high, valence), weights)
+        return results
+
+    def _inputs(self, windows: Sequence[Window]) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        network = self._config.network
+        dims = {"audio": network.audio_dim, "text": network.text_dim, "video": network.video_dim}
+        inputs = {}
+        for name in MODALITIES:
+            sequences = [window.frames[name] for window in windows]
+            inputs[name], inputs[f"{name}_mask"] = pad_right(
+                sequences, dims[name], self._full_length(name)
+            )
+        simulated = [window.text_source != "given" for window in windows]
+        return {**inputs, "text_simulated": np.array(simulated, np.bool_)}
+
+    def _full_length(self, name: str) -> int:
+        """Frames of a full window of a running stream."""
+        window_s = self._config.window_ms / 1000.0
+        audio, text, video = (
+            self._config.audio_encoder,
+            self._config.text_simulation,
+            self._config.video_encoder,
+        )
+        if name == "video" or audio is None:
+            return max(1, round(window_s * (video.rate_hz if video else 10.0)))
+        rate_hz = audio.input_rate_hz / audio.stride
+        if name == "text":
+            rate_hz /= text.stride if text is not None else 5
+        return max(1, round(window_s * rate_hz))
+
+    def _score(
+        self, window: Window, fused: Fused | None, now_ns: int, stages_ns: tuple[int, int]
+    ) -> Score:
+        state, end_ns = window.stream, window.due.end_ns
+        seen = None if fused is None else Observation(fused.valence, fused.low, fused.high)
+        rolling = state.rolling.update((end_ns - state.grid.t0_ns) / 1e9, seen)
+        sample_ns, arrived_ns = state.arrival(end_ns)
+        transport = (state.local_ns(arrived_ns) - sample_ns) / MS
+        wait = (now_ns - arrived_ns) / MS
+        encode_ms, fuse_ms = (stage / MS for stage in stages_ns)
+        mark, state.mark = state.mark, None
+        spoke_on = state.audio.voiced.covered_ns(end_ns - SPEAKING_NS, end_ns) > 0
+        ended = state.audio.voiced.ended_in(end_ns - state.hop_ns, end_ns)
+        seq = self._score_seq[state.name]
+        self._score_seq[state.name] += 1
+        self._counters["scores"] += 1
+        return Score(
+            envelope=Envelope(
+                stream=state.name,
+                seq=seq,
+                t_start_ns=window.due.start_ns,
+                t_end_ns=end_ns,
+                t_sent_ns=state.local_ns(now_ns) + sum(stages_ns),
+                clock=state.clock,
+            ),
+            valence=rolling.valence,
+            valence_window=None if fused is None else fused.valence,
+            interval=rolling.interval,
+            trend=rolling.trend_per_s,
+            trigger="speech_end" if ended and not spoke_on else "hop",
+            reason=rolling.reason,
+            audio=self._state_of(window, fused, "audio", window.voiced),
+            video=self._state_of(
+                window, fused, "video", state.video.quality(window.due.start_ns, end_ns)
+            ),
+            text=self._state_of(window, fused, "text", None),
+            text_source=window.text_source,
+            speaking=spoke_on,
+            faces=state.video.faces if state.video.progress.is_live(end_ns, 10**9) else 0,
+            latency_ms=Latency(
+                transport=transport,
+                wait=wait,
+                encode=encode_ms,
+                fuse=fuse_ms,
+                total=transport + wait + encode_ms + fuse_ms,
+            ),
+            dropped=state.dropped,
+            model=self.model,
+            mark=mark,
+        )
+
+    @staticmethod
+    def _state_of(
+        window: Window, fused: Fused | None, name: str, quality: float | None
+    ) -> ModalityState:
+        weight = 0.0 if fused is None else fused.weights[MODALITIES.index(name)]
+        return ModalityState(
+            present=window.frames[name] is not None,
+            coverage=min(window.coverage[name], 1.0),
+            weight=weight,
+            quality=quality,
+        )

@@ -1,0 +1,162 @@
+"""What the core keeps of one stream, and which of its messages it takes."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from engine.inference.features import JITTER_NS, NS_PER_S, AudioTrack, TextTrack, VideoTrack
+from engine.inference.rolling import RollingValence
+from engine.inference.scheduler import Due, HopGrid
+from engine.settings import InferenceSettings
+from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope, Text, Video
+from models.spec import BundleConfig
+
+FUTURE_NS = 1_000_000_000
+"""A message that ends this far ahead of now has a broken clock."""
+PAST_NS = 60_000_000_000
+"""So has one that ended this long ago."""
+MAX_TIME_NS = 1 << 62
+ARRIVALS = 64
+
+Input = Audio | Video | Text
+
+
+class StreamState:
+    """One stream: its tracks, grid and filter, and what it lost.
+
+    A capture host's clock that is not ours is compared with ours through ``offset_ns``, the
+    smallest difference between a message's sending and its arrival; stamps stay as they are.
+    """
+
+    def __init__(
+        self,
+        first: Envelope,
+        config: BundleConfig,
+        settings: InferenceSettings,
+        local: Clock | None,
+        now_ns: int,
+    ) -> None:
+        self.name = first.stream
+        self.clock = first.clock
+        self._foreign = local is not None and first.clock != local
+        self.offset_ns = now_ns - first.t_sent_ns if self._foreign else 0
+        self.window_ns = config.window_ms * 1_000_000
+        self.hop_ns = settings.hop_ms * 1_000_000
+        self._skew_ns = settings.skew_ms * 1_000_000
+        self.grid = HopGrid(first.t_start_ns, self.hop_ns, self.window_ns, self._skew_ns)
+        self.audio = AudioTrack(config)
+        self.video = VideoTrack(config)
+        self.text = TextTrack(config)
+        self.rolling = RollingValence(
+            settings.half_life_s, settings.hold_s, warm_up_s=config.window_ms / 1000.0
+        )
+        self.arrived_ns = now_ns
+        self.dropped = 0
+        self.mark: str | None = None
+        self._seq: dict[type[Input], int] = {}
+        self._arrivals: deque[tuple[int, int]] = deque(maxlen=ARRIVALS)
+
+    def local_ns(self, now_ns: int) -> int:
+        """Translate our time into the stream's."""
+        return now_ns - self.offset_ns
+
+    @property
+    def deadline_ns(self) -> int:
+        """When the next window is due at the latest, on our clock."""
+        return self.grid.deadline_ns + self.offset_ns
+
+    def push(self, message: Input, now_ns: int, counters: Counter[str]) -> bool:
+        """Take a message or count why not; True if it was taken."""
+        envelope = message.envelope
+        if self._foreign:
+            self.offset_ns = min(self.offset_ns, now_ns - envelope.t_sent_ns)
+        refusal = self._refusal(message, self.local_ns(now_ns))
+        last = self._seq.get(type(message))
+        if last is None or envelope.seq > last:
+            lost = 0 if last is None else envelope.seq - last - 1
+            counters["messages_lost"] += lost
+            self.dropped += lost + (refusal is not None)
+            self._seq[type(message)] = envelope.seq
+        elif refusal is None:
+            counters["senders_restarted"] += 1
+            self._seq[type(message)] = envelope.seq
+        # Otherwise it was counted as lost when its successor came.
+        if refusal is not None:
+            counters[refusal] += 1
+            return False
+        self.arrived_ns = now_ns
+        if isinstance(message, Text):
+            self.text.push(message)
+            return True
+        self._arrivals.append((envelope.t_end_ns, now_ns))
+        if isinstance(message, Video):
+            self.video.push(message)
+        else:
+            counters["audio_gaps"] += self.audio.push(message)
+        return True
+
+    def _refusal(self, message: Input, now_ns: int) -> str | None:
+        """Name the counter of the reason to drop a message; None to take it."""
+        envelope = message.envelope
+        if envelope.t_end_ns > now_ns + FUTURE_NS:
+            return "messages_out_of_time"
+        oldest_ns = self.grid.next_end_ns - self.window_ns
+        if isinstance(message, Text):
+            newest_ns = self.text.newest_ns
+        else:
+            track = self.audio if isinstance(message, Audio) else self.video
+            newest_ns = track.progress.newest_ns
+        if envelope.t_end_ns <= oldest_ns:
+            return self._repeated(message) or "messages_out_of_time"
+        if newest_ns is None:
+            return None
+        begins_ns = envelope.t_end_ns if isinstance(message, Video) else envelope.t_start_ns
+        tolerance_ns = JITTER_NS if isinstance(message, Audio) else 0
+        if begins_ns < newest_ns - tolerance_ns or envelope.t_end_ns <= newest_ns:
+            return self._repeated(message) or "messages_late"
+        return None
+
+    def _repeated(self, message: Input) -> str | None:
+        last = self._seq.get(type(message))
+        return "messages_repeated" if last == message.envelope.seq else None
+
+    def take(self, now_ns: int) -> Due | None:
+        """Hand out the stream's due window, if any; ``now_ns`` is on our clock."""
+        return self.grid.take((self.audio.progress, self.video.progress), self.local_ns(now_ns))
+
+    def arrival(self, end_ns: int) -> tuple[int, int]:
+        """(end on the stream's clock, arrival on ours) of the newest sample up to ``end_ns``."""
+        before = [item for item in self._arrivals if item[0] <= end_ns]
+        return max(before) if before else (end_ns, end_ns + self.offset_ns)
+
+    def finish(self, end_ns: int) -> None:
+        """Drop what no window after the one that ends at ``end_ns`` will ask for."""
+        before_ns = end_ns - self.window_ns
+        self.audio.finish(before_ns)
+        self.video.finish(before_ns)
+        self.text.finish(before_ns)
+
+
+def fault_of(message: Input, local: Clock | None, now_ns: int) -> str | None:
+    """Name the counter of what no honest sender sends; None for a message in order.
+
+    A first message is believed about where its stream begins, and content is encoded later
+    together with that of other streams, so both are checked before anything is kept.
+    """
+    envelope = message.envelope
+    foreign = local is not None and envelope.clock != local
+    reference_ns = envelope.t_sent_ns if foreign else now_ns
+    if not 0 <= envelope.t_start_ns <= envelope.t_end_ns < MAX_TIME_NS:
+        return "messages_malformed"
+    if not -FUTURE_NS <= reference_ns - envelope.t_end_ns <= PAST_NS:
+        return "messages_out_of_time"
+    if isinstance(message, Audio):
+        span_ns = envelope.t_end_ns - envelope.t_start_ns
+        sound_ns = len(message.samples) * NS_PER_S // SAMPLE_RATE_HZ
+        if not len(message.samples) or abs(span_ns - sound_ns) > JITTER_NS:
+            return "messages_malformed"
+    if isinstance(message, Video) and message.crop is not None:
+        shape = message.crop.shape
+        if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+            return "messages_malformed"
+    return None
