@@ -188,7 +188,7 @@ def _run_epoch(
             terms = batch_loss(model, batch, recipe.loss, team)
         if not bool(terms.total.isfinite()):
             faults = {name: float(value) for name, value in terms.parts.items()}
-            raise FitError(f"epoch {epoch}: the loss is {float(terms.total)}: {faults}")
+            raise FitError(f"epoch {epoch}: the loss is {terms.total.item()}: {faults}")
         optimiser.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]
         team.sum_gradients(model, len(batch.valence))
