@@ -144,9 +144,7 @@ class InferenceCore:
             if name not in self._streams and len(self._streams) >= self._settings.max_streams:
                 self._counters["streams_refused"] += 1
                 return False
-            state = StreamState(
-                message.envelope, self._config, self._settings, self._clock, now_ns
-            )
+            state = StreamState(message.envelope, self._config, self._settings, self._clock, now_ns)
             if name not in self._streams:
                 heapq.heappush(self._deadlines, (state.deadline_ns, name))
             self._streams[name] = state

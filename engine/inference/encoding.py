@@ -31,9 +31,7 @@ def encode(
     counters: Counter[str],
 ) -> None:
     """Encode what waits in ``streams`` and leave the frames in their tracks."""
-    segments = [
-        (stream.audio, segment) for stream in streams for segment in stream.audio.prepare()
-    ]
+    segments = [(stream.audio, segment) for stream in streams for segment in stream.audio.prepare()]
     _run_sequences(
         backend, "audio_encoder", segments, lambda segment: segment.audio, AudioTrack.accept_audio
     )

@@ -128,9 +128,7 @@ class RollingValence:
         if self._seen_s is None:
             started = self._time_s - (self._first_s or 0.0)
             warming_up = not self._ever_seen and started < self._warm_up_s
-            return Rolling(
-                None, None, None, "warming_up" if warming_up else "no_voice_and_no_face"
-            )
+            return Rolling(None, None, None, "warming_up" if warming_up else "no_voice_and_no_face")
         valence = clip(self._valence)
         unseen = Z90 * Z90 * self._unseen_variance
         interval = Interval(

@@ -107,9 +107,7 @@ class Spans:
 
     def covered_ns(self, start_ns: int, end_ns: int) -> int:
         """Nanoseconds of [start_ns, end_ns) that are covered."""
-        return sum(
-            max(0, min(stop, end_ns) - max(start, start_ns)) for start, stop in self._spans
-        )
+        return sum(max(0, min(stop, end_ns) - max(start, start_ns)) for start, stop in self._spans)
 
     def coverage(self, start_ns: int, end_ns: int) -> float:
         """Share of [start_ns, end_ns) that is covered, 0 to 1."""

@@ -1,0 +1,48 @@
+"""Scoring a clip as fast as the machine allows, through the same core as the live worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from engine.capture.clip import read_clip
+from engine.inference.backends.protocol import Backend
+from engine.inference.core import InferenceCore
+from engine.inference.given_text import GivenTextEncoder
+from engine.settings import EngineSettings
+from engine.wire.messages import Message, Score
+from models.bundle import Bundle
+
+
+def score_clip(
+    path: Path, settings: EngineSettings, bundle: Bundle, backend: Backend
+) -> Iterator[Score]:
+    """Score a media file; the clip's own time stands in for the clock.
+
+    Raises:
+        engine.capture.CaptureError: the clip is missing, or holds neither sound nor picture.
+    """
+    config = bundle.config
+    core = InferenceCore(
+        bundle,
+        backend,
+        settings.inference,
+        encode_text=GivenTextEncoder(config.text_encoder, config.network.text_dim, wait=True),
+    )
+    yield from score_messages(core, read_clip(path, settings))
+
+
+def score_messages(core: InferenceCore, messages: Iterable[Message]) -> Iterator[Score]:
+    """Feed messages in time order to ``core`` as if each arrived at its own end.
+
+    Windows that are waiting for a slow modality are scored at their deadline, before the next
+    message is taken, so that no window is skipped however fast the messages come.
+    """
+    for message in messages:
+        now_ns = message.envelope.t_end_ns
+        deadline_ns = core.next_deadline_ns()
+        while deadline_ns is not None and deadline_ns <= now_ns:
+            yield from core.due(deadline_ns)
+            deadline_ns = core.next_deadline_ns()
+        core.push(message, now_ns)
+        yield from core.due(now_ns)

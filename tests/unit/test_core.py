@@ -1,0 +1,386 @@
+"""The core with a small backend in numpy, whose every frame can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engine.inference.core import InferenceCore
+from engine.settings import InferenceSettings
+from engine.wire.messages import Audio, Clock, Envelope, Score, Text, Video
+from models.spec import (
+    BundleConfig,
+    ImageEncoderSpec,
+    NetworkSpec,
+    SequenceEncoderSpec,
+)
+
+MS = 1_000_000
+T0 = 5_000_000 * MS
+HERE = Clock("here", "boot-1")
+DIM = 3
+
+
+class WideCalibration:
+    def interval(self, pattern: str, low: float, high: float) -> tuple[float, float]:
+        assert pattern in {"audio+text", "audio+text+video", "video", "text+video", "text"}
+        return max(low - 0.5, -3.0), min(high + 0.5, 3.0)
+
+
+@dataclass
+class Network:
+    """A backend: frames are means over the encoder's context, the valence is tanh of means."""
+
+    config: BundleConfig
+    name: str = "numpy"
+    device: str = "cpu"
+    precision: str = "float32"
+    graphs: frozenset[str] = frozenset(
+        {"audio_encoder", "text_simulation", "video_encoder", "fusion"}
+    )
+
+    def __post_init__(self) -> None:
+        self.calls: list[tuple[str, tuple[int, ...]]] = []
+
+    def warm_up(self) -> None:
+        pass
+
+    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if graph == "fusion":
+            return self.fuse(inputs)
+        x = inputs["input"]
+        self.calls.append((graph, x.shape))
+        assert x.dtype == np.float32
+        if graph == "video_encoder":
+            return {"frames": np.repeat(x.mean((1, 2, 3))[:, None], DIM, 1)}
+        spec = getattr(self.config, graph)
+        reach = spec.left_context + spec.stride
+        count = (x.shape[1] - spec.left_context) // spec.stride
+        ends = x.shape[1] - spec.stride * np.arange(count - 1, -1, -1)
+        frames = np.stack([x[:, end - reach : end].mean((1, 2)) for end in ends], axis=1)
+        return {"frames": np.repeat(frames[..., None] / 10, DIM, 2).astype(np.float32)}
+
+    def fuse(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.calls.append(("fusion", inputs["audio"].shape))
+        means, weights = [], []
+        for name in ("audio", "text", "video"):
+            x, mask = inputs[name], inputs[f"{name}_mask"]
+            assert mask.dtype == np.bool_
+            count = mask.sum(1)
+            means.append((x[..., 0] * mask).sum(1) / np.maximum(count, 1))
+            weights.append(count > 0)
+        present = np.stack(weights, 1).astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            weight = present / present.sum(1, keepdims=True)
+            valence = np.tanh((np.stack(means, 1) * weight).sum(1)).astype(np.float32)
+        return {
+            "valence": valence, "low": valence - 0.2, "high": valence + 0.2,
+            "weights": weight, "fused": np.zeros((len(valence), 4), np.float32),
+        }  # fmt: skip
+
+
+def config() -> BundleConfig:
+    return BundleConfig(
+        name="hand", version="1", trained=False, licence="none", window_ms=4_000,
+        network=NetworkSpec(audio_dim=DIM, text_dim=DIM, video_dim=DIM),
+        audio_encoder=SequenceEncoderSpec(
+            kind="embedded", input="log_mel", dim=DIM, stride=4, left_context=12, causal=True
+        ),
+        text_simulation=SequenceEncoderSpec(
+            kind="embedded", input="audio_frames", dim=DIM, stride=5, left_context=5, causal=True
+        ),
+        video_encoder=ImageEncoderSpec(kind="embedded", dim=DIM, size_px=48, channels_in=1),
+        text_encoder=None, graphs={}, files={},
+    )  # fmt: skip
+
+
+def make_core(**options: object) -> tuple[InferenceCore, Network]:
+    bundle = SimpleNamespace(config=config(), calibration=WideCalibration(), sha256="f" * 64)
+    backend = Network(config())
+    settings = options.pop("settings", InferenceSettings())
+    ticks = iter(range(0, 10**12, MS))
+    core = InferenceCore(bundle, backend, settings, timer=lambda: next(ticks), **options)
+    return core, backend
+
+
+def envelope(start_ms: float, end_ms: float, seq: int, stream: str = "s", **other: object):
+    start, end = T0 + int(start_ms * MS), T0 + int(end_ms * MS)
+    return Envelope(**{
+        "stream": stream, "seq": seq, "t_start_ns": start, "t_end_ns": end,
+        "t_sent_ns": end, "clock": HERE, **other,
+    })  # fmt: skip
+
+
+def sound(seq: int, voiced: bool = True, stream: str = "s", at_ms: float | None = None) -> Audio:
+    start = 40 * seq if at_ms is None else at_ms
+    samples = np.random.default_rng(seq).integers(-9_000, 9_000, 640).astype(np.int16)
+    return Audio(envelope(start, start + 40, seq, stream), samples, (voiced, voiced), 20, -20.0)
+
+
+def face(seq: int, stream: str = "s", there: bool = True, at_ms: float | None = None) -> Video:
+    start = 100 * seq if at_ms is None else at_ms
+    crop = np.random.default_rng(seq).integers(0, 255, (112, 112, 3)).astype(np.uint8)
+    return Video(
+        envelope(start, start + 100, seq, stream),
+        faces=int(there), crop=crop if there else None, detector_score=0.8 if there else None,
+    )  # fmt: skip
+
+
+def play(core: InferenceCore, messages: list) -> list[Score]:
+    scores: list[Score] = []
+    for message in sorted(messages, key=lambda m: m.envelope.t_end_ns):
+        now = message.envelope.t_end_ns
+        while (deadline := core.next_deadline_ns()) is not None and deadline <= now:
+            scores += core.due(deadline)
+        core.push(message, now)
+        scores += core.due(now)
+    return scores
+
+
+def test_windows_follow_the_grid_and_say_what_they_rest_on() -> None:
+    core, _ = make_core()
+    scores = play(core, [sound(i) for i in range(150)] + [face(i) for i in range(60)])
+    ends = [(score.envelope.t_end_ns - T0) // MS for score in scores]
+    assert ends == list(range(500, 6_001, 500))
+    assert [score.envelope.seq for score in scores] == list(range(12))
+    last = scores[-1]
+    assert last.audio.present
+    assert last.video.present
+    assert last.text.present
+    assert last.text_source == "simulated"
+    assert last.audio.coverage == pytest.approx(1.0)
+    assert last.video.coverage == pytest.approx(1.0)
+    assert last.audio.quality == pytest.approx(1.0)
+    assert last.video.quality == pytest.approx(0.8)
+    assert last.audio.weight + last.text.weight + last.video.weight == pytest.approx(1.0)
+    assert scores[0].audio.coverage == pytest.approx(0.12)
+    assert last.speaking
+    assert last.faces == 1
+    assert not last.model.trained
+    assert last.model.backend == "numpy:cpu"
+    assert last.interval is not None
+    assert last.interval.low <= last.valence <= last.interval.high
+    assert last.latency_ms.total == pytest.approx(
+        last.latency_ms.transport + last.latency_ms.wait + 2.0
+    )
+
+
+def test_every_sample_is_encoded_once_and_the_frames_are_those_of_the_whole() -> None:
+    core, backend = make_core()
+    chunks = [sound(i) for i in range(150)]
+    play(core, chunks)
+    new_rows = [n - 12 for graph, (_, n, _) in calls(backend, "audio_encoder")]
+    assert sum(new_rows) == 600
+    from models.encoders.streaming import SequenceStream
+    from models.preprocessing import log_mel, mel_of_silence, to_float
+
+    mel = log_mel(to_float(np.concatenate([chunk.samples for chunk in chunks])))
+    stream = SequenceStream(config().audio_encoder, mel_of_silence())
+    stream.push(mel)
+    whole = backend.run("audio_encoder", {"input": stream.pending()[None]})["frames"][0]
+    ring = core._streams["s"].audio.frames
+    kept = ring.between(T0 + 2_000 * MS, T0 + 6_000 * MS)
+    assert kept.shape == (100, DIM)
+    np.testing.assert_allclose(kept, whole[-100:], atol=1e-4)
+
+
+def calls(backend: Network, graph: str) -> list[tuple[str, tuple[int, ...]]]:
+    return [call for call in backend.calls if call[0] == graph]
+
+
+def test_a_streams_scores_do_not_depend_on_its_companions() -> None:
+    alone, _ = make_core()
+    expected = play(alone, [sound(i) for i in range(100)] + [face(i) for i in range(40)])
+    together, backend = make_core()
+    messages = [sound(i) for i in range(100)] + [face(i) for i in range(40)]
+    messages += [sound(i, stream="t", at_ms=40 * i + 0.01) for i in range(60)]
+    messages += [face(i, stream="u") for i in range(30)]
+    scores = [s for s in play(together, messages) if s.envelope.stream == "s"]
+    assert [s.valence_window for s in scores] == pytest.approx(
+        [s.valence_window for s in expected], abs=1e-5
+    )
+    assert max(shape[0] for _, shape in calls(backend, "fusion")) >= 1
+
+
+def test_streams_that_are_due_together_are_one_batch() -> None:
+    core, backend = make_core()
+    for index in range(5):
+        for i in range(12):
+            core.push(sound(i, stream=f"s{index}"), T0 + 480 * MS)
+    for index in range(5):
+        core.push(sound(12, stream=f"s{index}"), T0 + 520 * MS)
+    scores = core.due(T0 + 520 * MS)
+    assert len(scores) == 5
+    assert [shape[0] for _, shape in calls(backend, "fusion")] == [5]
+    assert [shape[0] for _, shape in calls(backend, "audio_encoder")] == [5]
+
+
+def test_silence_is_not_evidence() -> None:
+    core, backend = make_core()
+    scores = play(core, [sound(i, voiced=False) for i in range(200)])
+    assert all(score.valence is None and score.interval is None for score in scores)
+    assert scores[0].reason == "warming_up"
+    assert scores[-1].reason == "no_voice_and_no_face"
+    assert not scores[-1].audio.present
+    assert scores[-1].audio.coverage == pytest.approx(1.0)
+    assert scores[-1].text_source == "none"
+    assert not calls(backend, "fusion")
+
+
+def test_a_face_without_a_voice_is_scored_on_the_face_alone() -> None:
+    core, _ = make_core()
+    messages = [sound(i, voiced=False) for i in range(100)] + [face(i) for i in range(40)]
+    last = play(core, messages)[-1]
+    assert (last.audio.present, last.text.present, last.video.present) == (False, False, True)
+    assert (last.audio.weight, last.text.weight, last.video.weight) == (0.0, 0.0, 1.0)
+    assert last.valence is not None
+
+
+def test_a_valence_is_held_with_a_growing_interval_and_then_given_up() -> None:
+    core, _ = make_core(settings=InferenceSettings(hold_s=3.0))
+    messages = [face(i, there=i < 20) for i in range(120)]
+    scores = play(core, messages)
+    held = [s for s in scores if s.valence_window is None and s.valence is not None]
+    widths = [s.interval.high - s.interval.low for s in held]
+    assert len(held) >= 4
+    assert all(later > earlier for earlier, later in zip(widths, widths[1:], strict=False))
+    assert scores[-1].valence is None
+    assert scores[-1].reason == "no_voice_and_no_face"
+    assert scores[-1].faces == 0
+
+
+def test_a_gap_leaves_a_hole_and_resets_the_context() -> None:
+    core, backend = make_core()
+    messages = [sound(i, at_ms=40 * i + (1_000 if i >= 50 else 0)) for i in range(75)]
+    last = play(core, messages)[-1]
+    assert core.counters["audio_gaps"] == 1
+    assert last.audio.coverage == pytest.approx(0.75)
+    fresh, _ = make_core()
+    play(fresh, [sound(i, at_ms=40 * i + 1_000) for i in range(50, 75)])
+    end = T0 + 4_000 * MS
+    after = core._streams["s"].audio.frames.between(end - 1_000 * MS, end)
+    expected = fresh._streams["s"].audio.frames.between(end - 1_000 * MS, end)
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+    assert len(after) == 25
+
+
+def test_lost_late_repeated_and_broken_messages_are_counted() -> None:
+    core, _ = make_core()
+    messages = [sound(i) for i in range(20)]
+    for chunk in messages[:10] + messages[12:]:
+        core.push(chunk, chunk.envelope.t_end_ns)
+    now = messages[-1].envelope.t_end_ns
+    assert not core.push(messages[-1], now)
+    assert not core.push(messages[11], now)
+    assert not core.push(sound(20, at_ms=40 * 20 + 90_000), now)
+    backwards = replace(sound(21), envelope=envelope(840, 800, 21))
+    assert not core.push(backwards, now)
+    empty = replace(sound(21), samples=np.zeros(0, np.int16))
+    assert not core.push(empty, now)
+    counters = core.counters
+    assert counters["messages_lost"] == 2
+    assert counters["messages_repeated"] == 1
+    assert counters["messages_late"] == 1
+    assert counters["messages_out_of_time"] == 1
+    assert counters["messages_malformed"] == 2
+    assert core.due(now)[0].dropped == 2
+
+
+def test_a_sender_that_starts_again_goes_on() -> None:
+    core, _ = make_core()
+    for i in range(20):
+        core.push(sound(i), T0 + 40 * (i + 1) * MS)
+    assert core.push(sound(0, at_ms=900), T0 + 940 * MS)
+    assert core.counters["senders_restarted"] == 1
+    assert core.counters["messages_lost"] == 0
+
+
+def test_a_core_that_falls_behind_scores_the_newest_window_and_counts_the_rest() -> None:
+    core, _ = make_core()
+    for i in range(60):
+        core.push(sound(i), T0 + 2_400 * MS)
+    scores = core.due(T0 + 2_400 * MS)
+    assert [(s.envelope.t_end_ns - T0) // MS for s in scores] == [2_000]
+    assert core.counters["windows_dropped"] == 3
+
+
+def test_given_text_is_used_for_the_span_it_covers() -> None:
+    heard: list[str] = []
+
+    def encode_text(text: str) -> np.ndarray:
+        heard.append(text)
+        return np.full((4, DIM), 0.9, np.float32)
+
+    core, _ = make_core(encode_text=encode_text)
+    messages: list = [sound(i) for i in range(100)]
+    messages.append(Text(envelope(0, 3_000, 0), "good morning to you"))
+    scores = play(core, messages)
+    assert heard == ["good morning to you"]
+    assert scores[1].text_source == "simulated"
+    assert scores[-1].text_source == "given"
+    assert scores[-1].text.coverage == pytest.approx(0.75)
+
+
+def test_text_that_cannot_be_encoded_is_counted_and_simulated() -> None:
+    core, _ = make_core()
+    messages: list = [sound(i) for i in range(50)]
+    messages.append(Text(envelope(0, 1_000, 0), "hello"))
+    assert play(core, messages)[-1].text_source == "simulated"
+    assert core.counters["text_unavailable"] == 1
+
+
+def test_a_clock_of_another_host_is_compared_through_its_smallest_delay() -> None:
+    other = Clock("there", "boot-9")
+    core, _ = make_core(clock=HERE)
+    shift = 900_000_000 * MS
+    for i in range(13):
+        chunk = sound(i)
+        chunk = replace(chunk, envelope=replace(chunk.envelope, clock=other))
+        assert core.push(chunk, chunk.envelope.t_sent_ns + shift + 3 * MS)
+    scores = core.due(T0 + 523 * MS + shift)
+    assert len(scores) == 1
+    assert scores[0].envelope.clock == other
+    assert scores[0].envelope.t_end_ns == T0 + 500 * MS
+    assert scores[0].latency_ms.transport < 50
+
+
+def test_streams_are_forgotten_and_no_more_than_allowed_are_kept() -> None:
+    settings = InferenceSettings(max_streams=2, stream_timeout_s=5.0)
+    core, _ = make_core(settings=settings)
+    for name in ("a", "b", "c"):
+        core.push(sound(0, stream=name), T0 + 40 * MS)
+    assert core.streams == ("a", "b")
+    assert core.counters["streams_refused"] == 1
+    now = T0
+    while (deadline := core.next_deadline_ns()) is not None:
+        assert deadline >= now
+        now = deadline
+        core.due(now)
+        assert now < T0 + 7_000 * MS
+    assert core.streams == ()
+    assert core.counters["streams_forgotten"] == 2
+
+
+def test_a_mark_goes_into_the_next_score_only() -> None:
+    core, _ = make_core()
+    first = [sound(i) for i in range(20)]
+    play(core, first)
+    assert core.mark("question 1") == 1
+    assert core.mark("question 1", stream="nobody") == 0
+    marks = [s.mark for s in play(core, [sound(i) for i in range(20, 50)])]
+    assert marks == ["question 1", None, None]
+
+
+def test_scores_hold_only_numbers_in_range() -> None:
+    core, _ = make_core()
+    messages = [sound(i, voiced=i % 50 < 20) for i in range(300)]
+    for score in play(core, messages + [face(i, there=i % 7 > 2) for i in range(120)]):
+        for value in (score.valence, score.valence_window, score.trend):
+            assert value is None or math.isfinite(value)
+        for state in (score.audio, score.video, score.text):
+            assert 0 <= state.coverage <= 1
+            assert 0 <= state.weight <= 1
