@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -247,14 +248,14 @@ def test_a_valence_is_held_with_a_growing_interval_and_then_given_up() -> None:
     held = [s for s in scores if s.valence_window is None and s.valence is not None]
     widths = [s.interval.high - s.interval.low for s in held]
     assert len(held) >= 4
-    assert all(later > earlier for earlier, later in zip(widths, widths[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(widths))
     assert scores[-1].valence is None
     assert scores[-1].reason == "no_voice_and_no_face"
     assert scores[-1].faces == 0
 
 
 def test_a_gap_leaves_a_hole_and_resets_the_context() -> None:
-    core, backend = make_core()
+    core, _ = make_core()
     messages = [sound(i, at_ms=40 * i + (1_000 if i >= 50 else 0)) for i in range(75)]
     last = play(core, messages)[-1]
     assert core.counters["audio_gaps"] == 1

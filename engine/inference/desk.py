@@ -1,0 +1,175 @@
+"""The worker without its sockets: what it does with messages, commands and time."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from engine.inference.core import InferenceCore
+from engine.settings import EngineSettings
+from engine.wire.messages import SCHEMA, Clock, Envelope, Message, Score, Status, WorkerState
+
+STATUS_PERIOD_NS = 1_000_000_000
+LATENCIES = 1024
+"""Scores over which the latency gauges are taken."""
+MAX_LABEL = 200
+
+
+class CommandError(Exception):
+    """A control command that cannot be carried out; the text is for the client."""
+
+
+class Desk:
+    """Takes what comes in, and says what goes out, through ``publish``.
+
+    Args:
+        core: scores the streams.
+        settings: the engine's settings, for ``describe``.
+        clock: this host's clock.
+        publish: sends a score or a status to the subscribers.
+        now: reads that clock, in nanoseconds, for the time of sending.
+        memory_mb: reads this process's resident memory.
+        detail: one line on the backend, for people.
+    """
+
+    NAME = "inference"
+
+    def __init__(
+        self,
+        core: InferenceCore,
+        settings: EngineSettings,
+        clock: Clock,
+        publish: Callable[[Score | Status], None],
+        now: Callable[[], int],
+        memory_mb: Callable[[], float],
+        detail: str,
+    ) -> None:
+        self._core = core
+        self._settings = settings
+        self._clock = clock
+        self._publish = publish
+        self._now = now
+        self._memory_mb = memory_mb
+        self._detail = detail
+        self._counters: Counter[str] = Counter()
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._seq = 0
+        self._status_ns = now()
+        self.state: WorkerState = "starting"
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter of the status, such as messages that could not be decoded."""
+        self._counters[name] += number
+
+    def set_state(self, state: WorkerState) -> None:
+        """Change the state and tell the subscribers at once."""
+        self.state = state
+        self._publish_status(self._now())
+
+    def take(self, message: Message, now_ns: int) -> None:
+        """File a message of a capture worker or a client; pass a capture worker's status on."""
+        if isinstance(message, Status):
+            self._publish(message)
+        elif self.state == "paused":
+            self._counters["messages_paused"] += 1
+        else:
+            if self.state == "ready":
+                self.set_state("running")
+            self._core.push(message, now_ns)
+
+    def step(self, now_ns: int) -> None:
+        """Score what is due and publish it; once a second, publish the status too."""
+        if self.state != "paused":
+            for score in self._core.due(now_ns):
+                self._latencies.append(score.latency_ms.total)
+                self._publish(self._stamped(score))
+        if now_ns - self._status_ns >= STATUS_PERIOD_NS:
+            self._publish_status(now_ns)
+
+    def wake_ns(self) -> int:
+        """When ``step`` has to be called even if nothing comes in."""
+        deadline_ns = None if self.state == "paused" else self._core.next_deadline_ns()
+        status_ns = self._status_ns + STATUS_PERIOD_NS
+        return status_ns if deadline_ns is None else min(status_ns, deadline_ns)
+
+    def _stamped(self, score: Score) -> Score:
+        if score.envelope.clock != self._clock:
+            return score  # its stamps are the capture host's
+        return replace(score, envelope=replace(score.envelope, t_sent_ns=self._now()))
+
+    def _publish_status(self, now_ns: int) -> None:
+        envelope = Envelope(
+            self.NAME, self._seq, min(self._status_ns, now_ns), now_ns, self._now(), self._clock
+        )
+        self._seq += 1
+        self._status_ns = now_ns
+        self._publish(
+            Status(
+                envelope=envelope,
+                worker="inference",
+                state=self.state,
+                detail=self._detail,
+                counters={**self._core.counters, **self._counters},
+                gauges=self._gauges(),
+            )
+        )
+
+    def _gauges(self) -> dict[str, float]:
+        gauges = {"streams": float(len(self._core.streams)), "memory_mb": self._memory_mb()}
+        if self._latencies:
+            p50, p95, p99 = np.percentile(self._latencies, (50, 95, 99))
+            gauges |= {
+                "latency_p50_ms": float(p50),
+                "latency_p95_ms": float(p95),
+                "latency_p99_ms": float(p99),
+            }
+        return gauges
+
+    def pause(self) -> None:
+        """Drop what comes in and score nothing until ``resume``."""
+        if self.state != "paused":
+            self.set_state("paused")
+
+    def resume(self) -> None:
+        """Go on with fresh windows: what was said before the pause is not scored."""
+        if self.state == "paused":
+            self._core.forget()
+            self.set_state("ready")
+
+    def mark(self, label: object, stream: object = None) -> int:
+        """Put a label on the next score of one stream or of all; return how many it reaches.
+
+        Raises:
+            CommandError: no label, one too long, or no such stream.
+        """
+        if not isinstance(label, str) or not 1 <= len(label) <= MAX_LABEL:
+            raise CommandError(f"mark needs a label of 1 to {MAX_LABEL} characters")
+        if stream is not None and stream not in self._core.streams:
+            known = ", ".join(self._core.streams[:8]) or "none"
+            raise CommandError(f"no stream {str(stream)[:64]!r}; known: {known}")
+        return self._core.mark(label, None if stream is None else str(stream))
+
+    def describe(self) -> dict[str, object]:
+        """What this engine is: schema, model, state, streams, endpoints and windows."""
+        model = self._core.model
+        return {
+            "schema": SCHEMA,
+            "state": self.state,
+            "detail": self._detail,
+            "model": {
+                "name": model.name,
+                "version": model.version,
+                "sha256": model.sha256,
+                "backend": model.backend,
+                "precision": model.precision,
+                "trained": model.trained,
+            },
+            "streams": list(self._core.streams),
+            "scores": self._settings.scores,
+            "ingest": self._settings.ingest,
+            "hop_ms": self._settings.inference.hop_ms,
+            "clock": {"host": self._clock.host, "boot_id": self._clock.boot_id},
+        }
