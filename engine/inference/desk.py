@@ -84,8 +84,9 @@ class Desk:
         """Score what is due and publish it; once a second, publish the status too."""
         if self.state != "paused":
             for score in self._core.due(now_ns):
-                self._latencies.append(score.latency_ms.total)
-                self._publish(self._stamped(score))
+                stamped = self._stamped(score)
+                self._latencies.append(stamped.latency_ms.total)
+                self._publish(stamped)
         if now_ns - self._status_ns >= STATUS_PERIOD_NS:
             self._publish_status(now_ns)
 
@@ -98,7 +99,14 @@ class Desk:
     def _stamped(self, score: Score) -> Score:
         if score.envelope.clock != self._clock:
             return score  # its stamps are the capture host's
-        return replace(score, envelope=replace(score.envelope, t_sent_ns=self._now()))
+        sent_ns = self._now()
+        since_fused_ms = (sent_ns - score.envelope.t_sent_ns) / 1e6
+        total_ms = score.latency_ms.total + max(since_fused_ms, 0.0)
+        return replace(
+            score,
+            envelope=replace(score.envelope, t_sent_ns=sent_ns),
+            latency_ms=replace(score.latency_ms, total=total_ms),
+        )
 
     def _publish_status(self, now_ns: int) -> None:
         envelope = Envelope(

@@ -1,0 +1,222 @@
+"""What the live benchmarks share: a worker, a load generator and a subscriber as processes.
+
+The generator reads one clip beforehand and replays it as any number of streams, each message
+at the moment its last sample would have been captured. Everything goes over real sockets.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zmq
+
+from engine.settings import EngineSettings, load
+from engine.wire.messages import Envelope, Score, Status
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
+SPAWN = multiprocessing.get_context("spawn")
+START_TIMEOUT_S = 60.0
+STAGES = ("transport", "wait", "encode", "fuse", "publish", "total")
+
+
+@dataclass
+class Run:
+    """What one run with a number of streams gave."""
+
+    streams: int
+    seconds: float
+    stages_ms: dict[str, np.ndarray] = field(default_factory=dict)
+    scores: int = 0
+    expected: int = 0
+    windows_dropped: int = 0
+    messages_lost: int = 0
+    unsent: int = 0
+    cpu_share: float = 0.0
+    memory_mb: list[tuple[float, float]] = field(default_factory=list)
+    first_score_s: float = 0.0
+    trained: bool = False
+    backend: str = ""
+
+
+def default_clip() -> Path:
+    """Return the sample clip, or a real one from beside the repository."""
+    if SAMPLE.is_file():
+        return SAMPLE
+    clips = sorted((REPOSITORY.parent / "shared" / "data" / "clips").glob("vlog_*"))
+    if not clips:
+        raise SystemExit("no clip found; name one with --clip")
+    return clips[0]
+
+
+def free_endpoint() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def local_settings(**flags: object) -> EngineSettings:
+    """Return settings with endpoints that are free now."""
+    return load(ingest=free_endpoint(), scores=free_endpoint(), control=free_endpoint(), **flags)
+
+
+def work(settings: EngineSettings, stop: Event) -> None:
+    from engine.inference.worker import run_inference
+
+    run_inference(settings, stop)
+
+
+def generate(
+    settings: EngineSettings, clip: str, streams: int, seconds: float, unsent: object
+) -> None:
+    """Replay ``clip`` as ``streams`` streams in real time, beginning at staggered moments."""
+    from engine.capture.clip import read_clip
+    from engine.wire.clock import local_clock
+    from engine.wire.codec import encode
+
+    messages = list(read_clip(Path(clip), settings))
+    begin_ns = min(message.envelope.t_start_ns for message in messages)
+    length_ns = max(message.envelope.t_end_ns for message in messages) - begin_ns
+    clock = local_clock()
+    push = zmq.Context.instance().socket(zmq.PUSH)
+    push.setsockopt(zmq.LINGER, 0)
+    push.setsockopt(zmq.IMMEDIATE, 1)
+    push.setsockopt(zmq.SNDHWM, 1000)
+    push.connect(settings.ingest)
+    push.poll(5000, zmq.POLLOUT)
+    start_ns = time.monotonic_ns() + 200_000_000
+    phase = [index * 500_000_000 // streams for index in range(streams)]
+    plan = sorted(
+        (message.envelope.t_end_ns - begin_ns + phase[index], index, number)
+        for number, message in enumerate(messages)
+        for index in range(streams)
+    )
+    seqs: dict[tuple[int, type], int] = {}
+    dropped, lap = 0, 0
+    while True:
+        for offset_ns, index, number in plan:
+            message = messages[number]
+            due_ns = start_ns + lap * length_ns + offset_ns
+            if due_ns - start_ns > seconds * 1e9:
+                unsent.value = dropped  # type: ignore[attr-defined]
+                push.close()
+                return
+            while (wait_ns := due_ns - time.monotonic_ns()) > 0:
+                time.sleep(wait_ns / 1e9)
+            key = (index, type(message))
+            seqs[key] = seqs.get(key, -1) + 1
+            span_ns = message.envelope.t_end_ns - message.envelope.t_start_ns
+            envelope = Envelope(
+                f"load{index}", seqs[key], due_ns - span_ns, due_ns, time.monotonic_ns(), clock
+            )
+            try:
+                frames = encode(replace(message, envelope=envelope))
+                push.send_multipart(frames, zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                dropped += 1
+        lap += 1
+
+
+@contextmanager
+def worker_process(settings: EngineSettings) -> Iterator[multiprocessing.process.BaseProcess]:
+    stop = SPAWN.Event()
+    process = SPAWN.Process(target=work, args=(settings, stop))
+    process.start()
+    try:
+        yield process
+    finally:
+        stop.set()
+        process.join(5)
+        if process.is_alive():
+            process.kill()
+
+
+def subscribe(settings: EngineSettings) -> zmq.Socket[bytes]:
+    sub = zmq.Context.instance().socket(zmq.SUB)
+    sub.setsockopt(zmq.LINGER, 0)
+    sub.setsockopt(zmq.RCVHWM, 100_000)
+    sub.setsockopt(zmq.SUBSCRIBE, b"")
+    sub.connect(settings.scores)
+    return sub
+
+
+def measure(clip: Path, streams: int, seconds: float, **flags: object) -> Run:
+    """Run ``streams`` streams for ``seconds`` and return what a subscriber saw."""
+    from engine.wire.codec import decode
+
+    settings = local_settings(**flags)
+    run = Run(streams, seconds)
+    columns: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    started = time.monotonic()
+    with worker_process(settings) as worker:
+        sub = subscribe(settings)
+        _wait_ready(sub, worker)
+        watched = psutil.Process(worker.pid)
+        unsent = SPAWN.Value("i", 0)
+        load_args = (settings, str(clip), streams, seconds, unsent)
+        generator = SPAWN.Process(target=generate, args=load_args)
+        generator.start()
+        cpu_s, since, first = 0.0, 0.0, 0.0
+        end = time.monotonic() + START_TIMEOUT_S + seconds
+        while time.monotonic() < end and (generator.is_alive() or sub.poll(1500)):
+            if not sub.poll(100):
+                continue
+            frames = sub.recv_multipart()
+            received_ns = time.monotonic_ns()
+            message = decode(frames)
+            if isinstance(message, Status):
+                run.windows_dropped = message.counters.get("windows_dropped", 0)
+                run.messages_lost = message.counters.get("messages_lost", 0)
+                run.memory_mb.append((time.monotonic() - started, _rss_mb(watched)))
+            if not isinstance(message, Score):
+                continue
+            if not first:
+                first = since = time.monotonic()
+                cpu_s = sum(watched.cpu_times()[:2])
+                run.trained, run.backend = message.model.trained, message.model.backend
+            if not generator.is_alive():
+                break
+            run.scores += 1
+            publish_ms = (received_ns - message.envelope.t_sent_ns) / 1e6
+            stages = message.latency_ms
+            for stage in ("transport", "wait", "encode", "fuse"):
+                columns[stage].append(getattr(stages, stage))
+            columns["publish"].append(publish_ms)
+            columns["total"].append(stages.total + publish_ms)
+            run.cpu_share = (sum(watched.cpu_times()[:2]) - cpu_s) / max(
+                time.monotonic() - since, 1e-9
+            )
+        generator.join(5)
+        run.unsent = unsent.value
+        sub.close()
+    hop_s = settings.inference.hop_ms / 1000.0
+    run.expected = streams * int((seconds - 1.0) / hop_s)
+    run.stages_ms = {stage: np.array(values) for stage, values in columns.items()}
+    return run
+
+
+def _wait_ready(sub: zmq.Socket[bytes], worker: multiprocessing.process.BaseProcess) -> None:
+    from engine.wire.codec import decode
+
+    end = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end:
+        if not worker.is_alive():
+            raise SystemExit(f"the worker ended with code {worker.exitcode} before it was ready")
+        if sub.poll(200):
+            message = decode(sub.recv_multipart())
+            if isinstance(message, Status) and message.state in ("ready", "running"):
+                return
+    raise SystemExit(f"the worker was not ready within {START_TIMEOUT_S:.0f} s")
+
+
+def _rss_mb(process: psutil.Process) -> float:
+    return float(process.memory_info().rss / 2**20)
