@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.inference.backends.protocol import Backend
+from engine.inference.backends.protocol import Array, Backend
 from engine.inference.encoding import MAX_ROWS, TextEncode, encode
 from engine.inference.rolling import Observation
 from engine.inference.scheduler import Due, pad_right
@@ -229,8 +229,9 @@ class InferenceCore:
         if voiced_ns and audio.frames is not None:
             frames["audio"] = audio.frames.between(start_ns, end_ns)
             if audio.text is not None:
-                frames["text"] = audio.text.between(start_ns, end_ns)
-                simulated_ns = len(frames["text"]) * audio.text_period_ns
+                simulated = audio.text.between(start_ns, end_ns)
+                simulated_ns = len(simulated) * audio.text_period_ns
+                frames["text"] = simulated
                 coverage["text"] = min(simulated_ns / (end_ns - start_ns), 1.0)
         if video.frames is not None:
             frames["video"] = video.frames.between(start_ns, end_ns)
@@ -270,10 +271,10 @@ class InferenceCore:
                 results[row] = Fused(valence, min(low, valence), max(high, valence), weights)
         return results
 
-    def _inputs(self, windows: Sequence[Window]) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:
         network = self._config.network
         dims = {"audio": network.audio_dim, "text": network.text_dim, "video": network.video_dim}
-        inputs = {}
+        inputs: dict[str, Array] = {}
         for name in MODALITIES:
             sequences = [window.frames[name] for window in windows]
             inputs[name], inputs[f"{name}_mask"] = pad_right(

@@ -47,10 +47,10 @@ class TimedStream:
     def accept(self, frames: Frames) -> tuple[Frames, Times]:
         """Take the graph's frames for ``pending``; return the new ones [k, D] and their ends."""
         count = len(self._t_end) // self._stride
-        self._stream.accept(frames)
+        new = self._stream.accept(frames)
         t_end_ns = self._t_end[self._stride - 1 : count * self._stride : self._stride]
         self._t_end = self._t_end[count * self._stride :]
-        return frames[-count:], t_end_ns
+        return new, t_end_ns
 
 
 @dataclass(slots=True)
