@@ -1,0 +1,1 @@
+"""Encoders: samples, crops or frames in, frames with times out."""

@@ -1,0 +1,1 @@
+"""Text simulation: audio in, frames of a text encoder or language model out."""
