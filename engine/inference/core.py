@@ -58,8 +58,11 @@ class Window:
 
     @property
     def pattern(self) -> str:
-        """Present modalities as calibration names them, such as ``audio+video``."""
-        return "+".join(name for name in MODALITIES if self.frames[name] is not None)
+        """Present modalities as calibration names them, such as ``audio+simulated_text``."""
+        simulated = self.text_source == "simulated"
+        names = {"text": "simulated_text"} if simulated else {}
+        present = (name for name in MODALITIES if self.frames[name] is not None)
+        return "+".join(names.get(name, name) for name in present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +269,9 @@ class InferenceCore:
                     continue
                 if not (math.isfinite(low) and math.isfinite(high)):
                     low = high = valence
-                low, high = self._calibration.interval(windows[row].pattern, low, high)
+                low, high = self._calibration.interval(windows[row].pattern, valence, low, high)
                 weights = tuple(float(weight) for weight in outputs["weights"][index])
-                results[row] = Fused(valence, min(low, valence), max(high, valence), weights)
+                results[row] = Fused(valence, low, high, weights)
         return results
 
     def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:

@@ -13,6 +13,7 @@ import pytest
 from engine.inference.core import InferenceCore
 from engine.settings import InferenceSettings
 from engine.wire.messages import Audio, Clock, Envelope, Score, Text, Video
+from models.calibration import Calibration, PatternCalibration
 from models.spec import (
     BundleConfig,
     ImageEncoderSpec,
@@ -26,10 +27,12 @@ HERE = Clock("here", "boot-1")
 DIM = 3
 
 
-class WideCalibration:
-    def interval(self, pattern: str, low: float, high: float) -> tuple[float, float]:
-        assert pattern in {"audio+text", "audio+text+video", "video", "text+video", "text"}
-        return max(low - 0.5, -3.0), min(high + 0.5, 3.0)
+CALIBRATION = Calibration(
+    patterns={
+        pattern: PatternCalibration(margin=0.5, clips=1)
+        for pattern in ("audio+simulated_text", "audio+simulated_text+video", "video")
+    }
+)
 
 
 @dataclass
@@ -100,7 +103,7 @@ def config() -> BundleConfig:
 
 
 def make_core(**options: object) -> tuple[InferenceCore, Network]:
-    bundle = SimpleNamespace(config=config(), calibration=WideCalibration(), sha256="f" * 64)
+    bundle = SimpleNamespace(config=config(), calibration=CALIBRATION, sha256="f" * 64)
     backend = Network(config())
     settings = options.pop("settings", InferenceSettings())
     ticks = iter(range(0, 10**12, MS))
@@ -165,6 +168,7 @@ def test_windows_follow_the_grid_and_say_what_they_rest_on() -> None:
     assert last.model.backend == "numpy:cpu"
     assert last.interval is not None
     assert last.interval.low <= last.valence <= last.interval.high
+    assert last.interval.high - last.interval.low == pytest.approx(1.4, abs=1e-3)
     assert last.latency_ms.total == pytest.approx(
         last.latency_ms.transport + last.latency_ms.wait + 2.0
     )

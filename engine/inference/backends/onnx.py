@@ -43,7 +43,7 @@ class OnnxBackend:
         if device == "cuda" and (reason := cuda_available()) is not None:
             raise BackendError(reason)
         self.device = "cpu" if device == "cpu" else "cuda:0"
-        self.precision = bundle.config.precision
+        self.precision: str = bundle.config.precision
         self._bundle = bundle
         options = _options(threads)
         self._sessions: dict[str, Any] = {}
