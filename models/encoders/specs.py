@@ -40,7 +40,7 @@ def face_spec(dim: int = 128, channels: int = 24, size_px: int = 48) -> ImageEnc
     )
 
 
-def student_spec(dim: int = 384, channels: int = 192) -> SequenceEncoderSpec:
+def student_spec(dim: int = 384, channels: int = 128) -> SequenceEncoderSpec:
     """Audio frames at 25 Hz to simulated text frames at 5 Hz, looking back 1.2 s."""
     field = sum((STUDENT_KERNEL - 1) * dilation for dilation in STUDENT_DILATIONS)
     return SequenceEncoderSpec(

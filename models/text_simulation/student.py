@@ -19,7 +19,7 @@ class StudentTextSimulation(nn.Module):
     def __init__(self, spec: SequenceEncoderSpec, input_dim: int) -> None:
         super().__init__()
         self.spec = spec
-        channels = spec.channels or 192
+        channels = spec.channels or 128
         self.input = nn.Conv1d(input_dim, channels, 1)
         self.blocks = nn.Sequential(
             *(CausalBlock(channels, STUDENT_KERNEL, dilation) for dilation in STUDENT_DILATIONS)

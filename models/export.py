@@ -1,0 +1,265 @@
+"""Export: modules to a bundle's ONNX graphs, safetensors and config."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.bundle import CALIBRATION, CARD, CONFIG, WEIGHTS, BundleError, digest
+from models.calibration import Calibration
+from models.network import SentimentNetwork
+from models.preprocessing import N_MELS
+from models.spec import (
+    BundleConfig,
+    GraphName,
+    ImageEncoderSpec,
+    SequenceEncoderSpec,
+    TextEncoderSpec,
+)
+
+OPSET = 18
+FUSION_INPUTS = (
+    "audio",
+    "audio_mask",
+    "text",
+    "text_mask",
+    "video",
+    "video_mask",
+    "text_simulated",
+)
+FLOAT32_OPERATORS = ["Softmax", "ReduceMean", "Reciprocal", "Sqrt", "Pow", "Softplus"]
+"""Kept in float32 inside a float16 graph: normalisation, pooling and attention weights."""
+FUSION_OUTPUTS = ("valence", "low", "high", "weights", "fused")
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The modules of a bundle; None where the frames come from elsewhere."""
+
+    network: SentimentNetwork
+    audio_encoder: nn.Module | None = None
+    text_simulation: nn.Module | None = None
+    video_encoder: nn.Module | None = None
+    text_encoder: TextEncoderSpec | None = None
+
+    @property
+    def modules(self) -> Mapping[GraphName, nn.Module]:
+        """The modules there are, by graph name."""
+        found: dict[GraphName, nn.Module] = {}
+        if self.audio_encoder is not None:
+            found["audio_encoder"] = self.audio_encoder
+        if self.text_simulation is not None:
+            found["text_simulation"] = self.text_simulation
+        if self.video_encoder is not None:
+            found["video_encoder"] = self.video_encoder
+        found["fusion"] = self.network
+        return found
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a bundle is called and says of itself."""
+
+    name: str
+    version: str
+    trained: bool
+    licence: str
+    window_ms: int = 4_000
+
+
+class FusionGraph(nn.Module):
+    """The network with the fusion graph's flat inputs and outputs."""
+
+    def __init__(self, network: SentimentNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        audio: Tensor,
+        audio_mask: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        video: Tensor,
+        video_mask: Tensor,
+        text_simulated: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Valence, low and high [B], weights [B, 3], fused [B, F].
+
+        A network without an uncertainty head gives its valence as both ends of the interval;
+        the calibration then makes the whole interval.
+        """
+        output = self.network(
+            audio, text, video, audio_mask, text_mask, video_mask, missing_text=text_simulated
+        )
+        low = output.valence if output.low is None else output.low
+        high = output.valence if output.high is None else output.high
+        return (
+            output.valence.flatten(),
+            low.flatten(),
+            high.flatten(),
+            output.weights,
+            output.fused,
+        )
+
+
+def write_bundle(
+    directory: Path,
+    parts: Parts,
+    label: Label,
+    calibration: Calibration,
+    card: str,
+    half: bool = False,
+    extra_files: Mapping[str, Path] | None = None,
+) -> BundleConfig:
+    """Write a bundle, whole or not at all.
+
+    Args:
+        directory: created; an existing bundle there is replaced.
+        parts: modules; put into eval mode.
+        label: name, version, terms.
+        calibration: margins.
+        card: text of README.md.
+        half: float16 arithmetic inside the ONNX graphs; inputs and outputs stay float32.
+        extra_files: other files to take along, by name in the bundle.
+
+    Raises:
+        BundleError: the directory holds something that is not a bundle.
+    """
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / CONFIG).is_file():
+        raise BundleError(f"{directory}: expected no directory or a bundle's, it holds other files")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bundle-") as scratch:
+        work = Path(scratch) / "bundle"
+        work.mkdir()
+        graphs: dict[GraphName, str] = {}
+        for name, module in parts.modules.items():
+            module.eval()
+            graphs[name] = f"{name}.onnx"
+            export_graph(name, module, work / graphs[name], half)
+        _write_weights(parts, work / WEIGHTS)
+        (work / CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n")
+        (work / CARD).write_text(card)
+        for name, path in (extra_files or {}).items():
+            shutil.copyfile(path, work / name)
+        config = BundleConfig(
+            name=label.name,
+            version=label.version,
+            trained=label.trained,
+            licence=label.licence,
+            window_ms=label.window_ms,
+            network=parts.network.spec,
+            audio_encoder=_sequence_spec(parts.audio_encoder),
+            text_simulation=_sequence_spec(parts.text_simulation),
+            video_encoder=_image_spec(parts.video_encoder),
+            text_encoder=parts.text_encoder,
+            precision="float16" if half else "float32",
+            graphs=graphs,
+            files={path.name: digest(path) for path in sorted(work.iterdir())},
+        )
+        (work / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+        if directory.is_dir():
+            shutil.rmtree(directory)
+        work.replace(directory)
+    return config
+
+
+def export_graph(name: GraphName, module: nn.Module, path: Path, half: bool = False) -> None:
+    """Export one module with dynamic batch and lengths, inputs and outputs in float32."""
+    graph, inputs, dynamic, input_names, output_names = _signature(name, module)
+    with warnings.catch_warnings():
+        # The exporter and its own dependencies warn of what it is about to do anyway.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.eval(),
+            inputs,
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise BundleError(f"{name}: the exporter returned nothing")
+    program.save(path, external_data=False)
+    if half:
+        _convert_to_half(path)
+
+
+def _signature(
+    name: GraphName, module: nn.Module
+) -> tuple[nn.Module, tuple[Tensor, ...], object, tuple[str, ...], tuple[str, ...]]:
+    batch = torch.export.Dim("batch", min=1)
+    if name == "fusion":
+        assert isinstance(module, SentimentNetwork)
+        spec = module.spec
+        inputs: list[Tensor] = []
+        dynamic: list[object] = []
+        sizes = (("audio", spec.audio_dim), ("text", spec.text_dim), ("video", spec.video_dim))
+        for count, (modality, size) in enumerate(sizes, 5):
+            frames = torch.export.Dim(f"{modality}_frames", min=1)
+            inputs += [torch.randn(2, count, size), torch.ones(2, count, dtype=torch.bool)]
+            dynamic += [{0: batch, 1: frames}] * 2
+        inputs.append(torch.tensor([True, False]))
+        dynamic.append({0: batch})
+        return FusionGraph(module), tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS
+    spec_of = module.spec
+    if name == "video_encoder":
+        size = int(spec_of.size_px)
+        crops = torch.randn(2, int(spec_of.channels_in), size, size)
+        return module, (crops,), ({0: batch},), ("input",), ("frames",)
+    stride, context = int(spec_of.stride), int(spec_of.left_context)
+    features = N_MELS if spec_of.input == "log_mel" else int(module.input.in_channels)
+    example = torch.randn(2, context + 7 * stride, features)
+    return module, (example,), ({0: batch, 1: torch.export.Dim.DYNAMIC},), ("input",), ("frames",)
+
+
+def _convert_to_half(path: Path) -> None:
+    """Put float16 arithmetic into a graph, but where its range does not suffice."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of each weight too small for float16
+        half = convert_float_to_float16(model, keep_io_types=True, op_block_list=FLOAT32_OPERATORS)
+    onnx.save(half, path)
+
+
+def _write_weights(parts: Parts, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, module in parts.modules.items()
+        for key, value in module.state_dict().items()
+    }
+    save_file(tensors, path)
+
+
+def _sequence_spec(module: nn.Module | None) -> SequenceEncoderSpec | None:
+    if module is None:
+        return None
+    spec = module.spec
+    if not isinstance(spec, SequenceEncoderSpec):
+        raise TypeError(f"expected a SequenceEncoderSpec, got {type(spec).__name__}")
+    return spec
+
+
+def _image_spec(module: nn.Module | None) -> ImageEncoderSpec | None:
+    if module is None:
+        return None
+    spec = module.spec
+    if not isinstance(spec, ImageEncoderSpec):
+        raise TypeError(f"expected an ImageEncoderSpec, got {type(spec).__name__}")
+    return spec
