@@ -269,9 +269,9 @@ class InferenceCore:
                     continue
                 if not (math.isfinite(low) and math.isfinite(high)):
                     low = high = valence
-                low, high = self._calibration.interval(windows[row].pattern, valence, low, high)
+                low, high = self._calibration.interval(windows[row].pattern, low, high)
                 weights = tuple(float(weight) for weight in outputs["weights"][index])
-                results[row] = Fused(valence, low, high, weights)
+                results[row] = Fused(valence, min(low, valence), max(high, valence), weights)
         return results
 
     def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:
