@@ -16,6 +16,8 @@ FUTURE_NS = 1_000_000_000
 PAST_NS = 60_000_000_000
 """So has one that ended this long ago."""
 MAX_TIME_NS = 1 << 62
+MAX_LOST = 1_000_000
+"""A larger jump of the sequence number is another sender, not a loss."""
 ARRIVALS = 64
 
 Input = Audio | Video | Text
@@ -72,7 +74,7 @@ class StreamState:
             self.offset_ns = min(self.offset_ns, now_ns - envelope.t_sent_ns)
         refusal = self._refusal(message, self.local_ns(now_ns))
         last = self._seq.get(type(message))
-        if last is None or envelope.seq > last:
+        if last is None or last < envelope.seq <= last + MAX_LOST:
             lost = 0 if last is None else envelope.seq - last - 1
             counters["messages_lost"] += lost
             self.dropped += lost + (refusal is not None)
