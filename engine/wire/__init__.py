@@ -1,0 +1,1 @@
+"""The wire: messages, codec, sockets, clocks, security. docs/protocol.md is the contract."""

@@ -1,0 +1,310 @@
+"""Sockets of the wire: thin shells around ZeroMQ that speak in messages.
+
+Each is owned by one thread. Freshness before completeness on the way in: a sender drops and
+counts when nobody reads, a receiver reads until empty. Completeness on the way out: every
+subscriber has its own queue, and a new one gets the last score at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import msgpack
+import zmq
+
+from engine.wire.codec import MAX_BUFFER, MAX_HEADER, decode, encode, topic
+from engine.wire.fields import WireError
+from engine.wire.messages import Message, Score, Status
+from engine.wire.security import ClientSecurity, ServerSecurity
+
+INGEST_QUEUE = 256
+"""Messages a sender queues for a slow worker: some seconds, then the newest are dropped."""
+SCORE_QUEUE = 1000
+SCORE_TOPIC, STATUS_TOPIC = b"score/", b"status/"
+
+
+class _Socket:
+    """A socket with its context user and LINGER 0; a context manager."""
+
+    def __init__(self, kind: int) -> None:
+        self._zmq: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        self._zmq.setsockopt(zmq.LINGER, 0)
+        self._zmq.setsockopt(zmq.MAXMSGSIZE, max(MAX_BUFFER, MAX_HEADER))
+
+    @property
+    def raw(self) -> zmq.Socket[bytes]:
+        """The ZeroMQ socket, for pollers."""
+        return self._zmq
+
+    @property
+    def endpoint(self) -> str:
+        """Where a bound socket really is, its port number filled in."""
+        return bytes(self._zmq.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+
+    def close(self) -> None:
+        """Close at once; what is still queued is dropped."""
+        self._zmq.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _bind(self, endpoint: str) -> None:
+        try:
+            self._zmq.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            reason = "in use by another program" if error.errno == zmq.EADDRINUSE else str(error)
+            raise WireError(f"cannot listen on {endpoint}: {reason}") from None
+
+    def _connect(self, endpoint: str) -> None:
+        try:
+            self._zmq.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise WireError(f"cannot connect to {endpoint}: {error}") from None
+
+
+class IngestSender(_Socket):
+    """A capture worker's or client's way in (PUSH): sends now or drops and counts."""
+
+    def __init__(self, endpoint: str, security: ClientSecurity | None = None) -> None:
+        super().__init__(zmq.PUSH)
+        self.dropped = 0
+        self.sent = 0
+        # Without IMMEDIATE a message waits for a peer that is not there and arrives stale.
+        self._zmq.immediate = 1
+        self._zmq.sndhwm = INGEST_QUEUE
+        if security is not None:
+            security.apply(self._zmq)
+        self._connect(endpoint)
+
+    def send(self, message: Message) -> bool:
+        """Send without waiting; False (and counted) where no worker takes it."""
+        frames = encode(message)
+        try:
+            self._zmq.send_multipart(frames, zmq.NOBLOCK, copy=True)
+        except zmq.Again:
+            self.dropped += 1
+            return False
+        self.sent += 1
+        return True
+
+
+class IngestReceiver(_Socket):
+    """The inference worker's way in (PULL): everything there is, hostile messages counted."""
+
+    def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
+        super().__init__(zmq.PULL)
+        self.rejected: Counter[str] = Counter()
+        self.last_fault = ""
+        self._zmq.rcvhwm = 10 * INGEST_QUEUE
+        if security is not None:
+            security.apply(self._zmq)
+        self._bind(endpoint)
+
+    def receive_all(self, limit: int = 4096) -> list[Message]:
+        """Every message that has arrived, at most ``limit``; never waits, never raises."""
+        messages: list[Message] = []
+        while len(messages) < limit:
+            try:
+                frames = self._zmq.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                messages.append(decode(frames))
+            except WireError as fault:
+                self.last_fault = str(fault)
+                self.rejected[self.last_fault.partition(":")[0][:60]] += 1
+        return messages
+
+
+class ScorePublisher(_Socket):
+    """The way out (XPUB): a new subscriber gets the last score and status of its topics."""
+
+    def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
+        super().__init__(zmq.XPUB)
+        self._last: dict[bytes, list[Any]] = {}
+        self._zmq.sndhwm = SCORE_QUEUE
+        self._zmq.xpub_verbose = 1
+        if security is not None:
+            security.apply(self._zmq)
+        self._bind(endpoint)
+
+    def publish(self, message: Score | Status) -> None:
+        """Send to everyone who subscribed; never waits."""
+        frames = encode(message)
+        self._last[bytes(frames[0])] = frames
+        self._zmq.send_multipart(frames)
+
+    def greet(self) -> int:
+        """Serve new subscriptions; call it whenever the socket is readable. Returns how many."""
+        new = 0
+        while True:
+            try:
+                event = self._zmq.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return new
+            if event[:1] == b"\x01":
+                new += 1
+                for name, frames in self._last.items():
+                    if name.startswith(event[1:]):
+                        self._zmq.send_multipart(frames)
+
+    def forget(self, kind: str, stream: str) -> None:
+        """Keep no last message of a stream that is gone."""
+        self._last.pop(topic(kind, stream), None)
+
+
+class ScoreReceiver(_Socket):
+    """A client's end (SUB): scores and status, malformed ones counted."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        streams: Iterable[str] = (),
+        status: bool = True,
+        security: ClientSecurity | None = None,
+    ) -> None:
+        """``streams`` empty subscribes to all of them."""
+        super().__init__(zmq.SUB)
+        self.rejected = 0
+        self._zmq.rcvhwm = SCORE_QUEUE
+        self._watch = security.watch(self._zmq, endpoint) if security is not None else None
+        for name in streams:
+            self._zmq.subscribe(topic("score", name))
+        if not list(streams):
+            self._zmq.subscribe(SCORE_TOPIC)
+        if status:
+            self._zmq.subscribe(STATUS_TOPIC)
+        self._connect(endpoint)
+
+    def receive(self, timeout_ms: int | None = None) -> Score | Status | None:
+        """Wait for the next message; None after ``timeout_ms``.
+
+        Raises:
+            WireError: the server refused this client's key.
+        """
+        if self._watch is not None:
+            self._watch.check()
+        if not self._zmq.poll(timeout_ms):
+            if self._watch is not None:
+                self._watch.check()
+            return None
+        return next(iter(self.receive_all(1)), None)
+
+    def receive_all(self, limit: int = 10_000) -> list[Score | Status]:
+        """Every message that has arrived; never waits."""
+        found: list[Score | Status] = []
+        while len(found) < limit:
+            try:
+                frames = self._zmq.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                message = decode(frames)
+            except WireError:
+                self.rejected += 1
+                continue
+            if isinstance(message, Score | Status):
+                found.append(message)
+        return found
+
+    def close(self) -> None:
+        """Close the socket and its monitor."""
+        if self._watch is not None:
+            self._watch.close()
+        super().close()
+
+
+class ControlServer(_Socket):
+    """Answers control requests (REP): one map in, one map out."""
+
+    def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
+        super().__init__(zmq.REP)
+        if security is not None:
+            security.apply(self._zmq)
+        self._bind(endpoint)
+
+    def serve(self, answer: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> int:
+        """Answer every request that has arrived; returns how many.
+
+        ``answer`` raises WireError for a request that it cannot take: the client gets its text.
+        """
+        served = 0
+        while True:
+            try:
+                request = self._zmq.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return served
+            try:
+                reply = {"ok": True, **answer(_unpack(request))}
+            except WireError as fault:
+                reply = {"ok": False, "error": str(fault)}
+            self._zmq.send(msgpack.packb(reply))
+            served += 1
+
+
+class ControlClient:
+    """Sends control requests (REQ); a socket that lost its reply is made anew."""
+
+    def __init__(
+        self, endpoint: str, timeout_ms: int = 2_000, security: ClientSecurity | None = None
+    ) -> None:
+        self._endpoint, self._timeout_ms, self._security = endpoint, timeout_ms, security
+        self._socket: _Socket | None = None
+
+    def request(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Send one request and return the reply's map.
+
+        Raises:
+            WireError: no reply in time, or the worker refused; says which.
+        """
+        if self._socket is None:
+            self._socket = _Socket(zmq.REQ)
+            if self._security is not None:
+                self._security.apply(self._socket.raw)
+            self._socket._connect(self._endpoint)
+        raw = self._socket.raw
+        raw.send(msgpack.packb({"command": command, **arguments}))
+        if not raw.poll(self._timeout_ms):
+            self.close()
+            raise WireError(f"no reply from {self._endpoint} within {self._timeout_ms} ms")
+        reply = dict(_unpack(raw.recv()))
+        if reply.pop("ok", False) is not True:
+            raise WireError(f"{command}: {reply.get('error', 'refused')}")
+        return reply
+
+    def close(self) -> None:
+        """Close the socket; the next request opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _unpack(frame: bytes) -> Mapping[str, Any]:
+    if len(frame) > MAX_HEADER:
+        raise WireError(f"request: expected at most {MAX_HEADER} bytes, got {len(frame)}")
+    try:
+        values = msgpack.unpackb(frame, strict_map_key=True)
+    except Exception as error:  # msgpack raises a dozen kinds
+        raise WireError(f"request: not msgpack ({type(error).__name__})") from None
+    if not isinstance(values, dict):
+        raise WireError(f"request: expected a map, got {type(values).__name__}")
+    return values
