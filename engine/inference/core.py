@@ -41,6 +41,7 @@ from models.spec import MODALITIES
 
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
+MAX_CLOCKS = 1024
 MS = 1e6
 
 
@@ -108,6 +109,7 @@ class InferenceCore:
         self._streams: dict[str, StreamState] = {}
         self._touched: set[str] = set()
         self._deadlines: list[tuple[int, str]] = []
+        self._offsets: dict[Clock, int] = {}
         self._score_seq: Counter[str] = Counter()
         self._counters: Counter[str] = Counter()
         self.model = ModelInfo(
@@ -148,11 +150,21 @@ class InferenceCore:
                 self._counters["streams_refused"] += 1
                 return False
             state = StreamState(message.envelope, self._config, self._settings, self._clock, now_ns)
+            if (offset_ns := self._offsets.get(state.clock)) is not None:
+                state.measured_offset(offset_ns)
             if name not in self._streams:
                 heapq.heappush(self._deadlines, (state.deadline_ns, name))
             self._streams[name] = state
         self._touched.add(name)
         return state.push(message, now_ns, self._counters)
+
+    def learn_clock(self, clock: Clock, offset_ns: int) -> None:
+        """Compare stamps of ``clock`` through a measured offset: our clock minus that one."""
+        if len(self._offsets) < MAX_CLOCKS or clock in self._offsets:
+            self._offsets[clock] = offset_ns
+        for state in self._streams.values():
+            if state.clock == clock:
+                state.measured_offset(offset_ns)
 
     def mark(self, label: str, stream: str | None = None) -> int:
         """Put a label on the next score of a stream, or of all; return how many it reaches."""

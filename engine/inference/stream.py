@@ -41,6 +41,7 @@ class StreamState:
         self.name = first.stream
         self.clock = first.clock
         self._foreign = local is not None and first.clock != local
+        self._measured = False
         self.offset_ns = now_ns - first.t_sent_ns if self._foreign else 0
         self.window_ns = config.window_ms * 1_000_000
         self.hop_ns = settings.hop_ms * 1_000_000
@@ -58,6 +59,11 @@ class StreamState:
         self._seq: dict[type[Input], int] = {}
         self._arrivals: deque[tuple[int, int]] = deque(maxlen=ARRIVALS)
 
+    def measured_offset(self, offset_ns: int) -> None:
+        """Use a measured offset (our clock minus the stream's) in place of the estimate."""
+        if self._foreign:
+            self.offset_ns, self._measured = offset_ns, True
+
     def local_ns(self, now_ns: int) -> int:
         """Translate our time into the stream's."""
         return now_ns - self.offset_ns
@@ -70,7 +76,7 @@ class StreamState:
     def push(self, message: Input, now_ns: int, counters: Counter[str]) -> bool:
         """Take a message or count why not; True if it was taken."""
         envelope = message.envelope
-        if self._foreign:
+        if self._foreign and not self._measured:
             self.offset_ns = min(self.offset_ns, now_ns - envelope.t_sent_ns)
         refusal = self._refusal(message, self.local_ns(now_ns))
         last = self._seq.get(type(message))

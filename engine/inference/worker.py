@@ -1,0 +1,171 @@
+"""The inference worker: sockets, a loop and a clock around the desk and the core."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import psutil
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from engine.inference.backends import select
+from engine.inference.core import InferenceCore
+from engine.inference.desk import CommandError, Desk
+from engine.inference.given_text import GivenTextEncoder
+from engine.settings import EngineSettings
+from engine.wire.clock import now_ns, this_clock
+from engine.wire.control import parse
+from engine.wire.fields import WireError
+from engine.wire.messages import Clock
+from engine.wire.security import ServerSecurity
+from engine.wire.sockets import ControlServer, IngestReceiver, ScorePublisher
+from models import bundle as bundles
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT_MS = 100
+"""Longest sleep: a stop flag is noticed within it."""
+
+
+class Stop(Protocol):
+    """A flag from outside, such as ``multiprocessing.Event`` or ``threading.Event``."""
+
+    def is_set(self) -> bool:
+        """Whether the worker is to end."""
+        ...
+
+
+def run_inference(settings: EngineSettings, stop: Stop) -> None:
+    """Run the inference worker in this process until ``stop`` is set.
+
+    It publishes ``starting`` before the bundle is loaded and ``ready`` once every graph has
+    run, so that the first window does not pay for the start.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        BackendError: no backend can run it.
+        WireError: an endpoint is in use, or there are no keys.
+    """
+    with _security(settings) as security, contextlib.ExitStack() as sockets:
+        ingest = sockets.enter_context(IngestReceiver(settings.ingest, security))
+        scores = sockets.enter_context(ScorePublisher(settings.scores, security))
+        control = sockets.enter_context(ControlServer(settings.control, security))
+        clock = this_clock()
+        desk = _open_desk(settings, scores, clock)
+        desk.set_state("ready")
+        log.info("ready on %s", settings.ingest)
+        try:
+            _loop(desk, ingest, scores, control, clock, stop)
+        finally:
+            desk.set_state("stopping")
+
+
+def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -> Desk:
+    bundle = bundles.open(settings.bundle)
+    choice = select.choose(settings.backend, bundle, settings.inference.threads)
+    for reason in choice.reasons:
+        log.info("%s", reason)
+    config = bundle.config
+    core = InferenceCore(
+        bundle,
+        choice.backend,
+        settings.inference,
+        clock=clock,
+        encode_text=GivenTextEncoder(config.text_encoder, config.network.text_dim, wait=False),
+    )
+    process = psutil.Process()
+    untrained = "" if config.trained else ", untrained"
+    desk = Desk(
+        core,
+        settings,
+        clock,
+        scores.publish,
+        now=now_ns,
+        memory_mb=lambda: float(process.memory_info().rss / 2**20),
+        detail=f"{config.name} {config.version}{untrained} on {core.model.backend}",
+    )
+    desk.set_state("starting")
+    choice.backend.warm_up()
+    return desk
+
+
+def _loop(
+    desk: Desk,
+    ingest: IngestReceiver,
+    scores: ScorePublisher,
+    control: ControlServer,
+    clock: Clock,
+    stop: Stop,
+) -> None:
+    poller = zmq.Poller()
+    for socket in (ingest, scores, control):
+        poller.register(socket.raw, zmq.POLLIN)
+    answer = _answerer(desk, clock)
+    rejected = 0
+    while not stop.is_set():
+        # Rounded up: a poll that ends just before the deadline would spin until it is reached.
+        wait_ms = (desk.wake_ns() - now_ns() + 999_999) // 1_000_000
+        readable = dict(poller.poll(min(max(wait_ms, 0), MAX_WAIT_MS)))
+        if scores.raw in readable:
+            scores.greet()
+        # Read until empty before scoring: what has arrived belongs into the window.
+        messages = ingest.receive_all() if ingest.raw in readable else []
+        arrived_ns = now_ns()
+        for message in messages:
+            desk.take(message, arrived_ns)
+        malformed = sum(ingest.rejected.values())
+        if malformed != rejected:
+            desk.count("messages_malformed", malformed - rejected)
+            log.warning("refused a message: %s", ingest.last_fault)
+            rejected = malformed
+        if control.raw in readable:
+            control.serve(answer)
+        desk.step(now_ns())
+
+
+def _answerer(desk: Desk, clock: Clock) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """Make the function that carries out control requests."""
+
+    def answer(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        received_ns = now_ns()
+        request = parse(values)
+        try:
+            match request.command:
+                case "describe":
+                    return desk.describe()
+                case "ping":
+                    return {
+                        "t_ns": received_ns,
+                        "clock": {"host": clock.host, "boot_id": clock.boot_id},
+                    }
+                case "pause":
+                    desk.pause()
+                case "resume":
+                    desk.resume()
+                case "mark":
+                    return {"streams": desk.mark(request.label, request.stream)}
+                case "clock":
+                    if request.clock is not None:
+                        desk.learn_clock(request.clock, request.offset_ns)
+        except CommandError as error:
+            raise WireError(str(error)) from None
+        return {"state": desk.state}
+
+    return answer
+
+
+@contextlib.contextmanager
+def _security(settings: EngineSettings) -> Iterator[ServerSecurity | None]:
+    """Start the allow-list before anything is bound; without security give None."""
+    if settings.security.mode == "off":
+        yield None
+        return
+    security = ServerSecurity.read(settings.security.keys_dir)
+    authenticator: ThreadAuthenticator = security.start()
+    try:
+        yield security
+    finally:
+        authenticator.stop()
