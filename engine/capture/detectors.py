@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,7 +59,7 @@ class HaarDetector:
         import cv2
 
         cv2.setNumThreads(1)
-        path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+        path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
         self._cascade = cv2.CascadeClassifier(str(path))
         self._min_face_px = min_face_px
         self._width_px = width_px
@@ -122,6 +123,6 @@ def _shrink(picture: Picture, width_px: int) -> tuple[Picture, float]:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8), scale
 
 
-def _box(values: NDArray[Any], scale: float) -> Box:
+def _box(values: Sequence[float] | NDArray[Any], scale: float) -> Box:
     x, y, width, height = (round(float(value) / scale) for value in values)
     return Box(x, y, width, height)

@@ -1,0 +1,215 @@
+"""Clips: a media file's sound and picture as the messages of a live stream.
+
+What is sent depends on the file's own times only, so that a clip scored offline and one played
+live are the same messages.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.capture import CaptureError
+from engine.capture.detectors import open_detector
+from engine.capture.faces import FaceReader
+from engine.capture.stamps import (
+    NS_PER_S,
+    REANCHOR_NS,
+    Chunker,
+    FrameSampler,
+    Stamper,
+    to_int16,
+    video_message,
+)
+from engine.settings import EngineSettings
+from engine.wire.clock import this_clock
+from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Video
+from models.preprocessing import Resampler
+
+log = logging.getLogger(__name__)
+
+SAMPLE_CLIP = Path(__file__).parents[1] / "samples" / "sample.mp4"
+MAX_LEAD = 512
+"""Messages of one stream held back for the other one: clips are interleaved, but not strictly."""
+
+
+def resolve_clip(source: str) -> Path:
+    """Path of a clip; ``sample`` is the packaged one.
+
+    Raises:
+        CaptureError: no such file.
+    """
+    path = SAMPLE_CLIP if source == "sample" else Path(source).expanduser()
+    if not path.is_file():
+        raise CaptureError(f"no clip at {path}")
+    return path
+
+
+def read_clip(
+    path: Path,
+    settings: EngineSettings,
+    stamper: Stamper | None = None,
+    start_ns: int = 0,
+) -> Iterator[Audio | Video]:
+    """Yield a clip's messages in the order of their end.
+
+    Args:
+        path: any file that FFmpeg reads.
+        settings: chunks, speech, faces.
+        stamper: numbers the messages; by default stream ``main`` from 0.
+        start_ns: time of the clip's beginning.
+
+    Raises:
+        CaptureError: missing, not a media file, or neither sound nor picture in it.
+    """
+    pair = _Pair(path, settings, stamper or Stamper("main", this_clock(), lambda: 0), start_ns)
+    yield from pair.messages()
+
+
+class _Pair:
+    """Sound and picture of one file, decoded once and merged by time."""
+
+    def __init__(
+        self, path: Path, settings: EngineSettings, stamper: Stamper, start_ns: int
+    ) -> None:
+        self._path = path
+        self._start_ns = start_ns
+        self._stamper = stamper
+        self._chunker = Chunker(settings, stamper)
+        self._sampler = FrameSampler(settings.capture.video_rate_hz)
+        self._faces = FaceReader(
+            open_detector(settings.faces), settings.faces.detect_every, settings.capture.crop_px
+        )
+        self._resampler: Resampler | None = None
+        self._rate_hz = 0
+        self._broken = 0
+
+    def messages(self) -> Iterator[Audio | Video]:
+        import av
+
+        av.logging.set_level(None)
+        if not self._path.is_file():
+            raise CaptureError(f"no clip at {self._path}")
+        try:
+            container = av.open(str(self._path))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise CaptureError(f"{self._path}: not a media file ({_reason(error)})") from None
+        with container:
+            chosen = [*container.streams.audio[:1], *container.streams.video[:1]]
+            if not chosen:
+                raise CaptureError(f"{self._path}: neither sound nor picture in it")
+            queues: dict[str, deque[Audio | Video]] = {s.type: deque() for s in chosen}
+            sent = 0
+            for kind, found in self._decode(container, chosen):
+                queues[kind] += found
+                for message in _merge(queues, all_in=False):
+                    sent += 1
+                    yield message
+            queues.setdefault("audio", deque()).extend(self._end_of_sound())
+            for message in _merge(queues, all_in=True):
+                sent += 1
+                yield message
+        if sent == 0:
+            raise CaptureError(f"{self._path}: nothing in it could be decoded")
+        if self._broken:
+            log.warning("clip: %d damaged packets were skipped", self._broken)
+
+    def _decode(
+        self, container: Any, chosen: list[Any]
+    ) -> Iterator[tuple[str, list[Audio | Video]]]:
+        import av
+
+        packets = container.demux(*chosen)
+        while True:
+            try:
+                packet = next(packets)
+                frames = packet.decode()
+            except StopIteration:
+                return
+            except av.error.EOFError:
+                return
+            except (av.error.FFmpegError, ValueError):
+                self._broken += 1
+                if self._broken > MAX_LEAD:
+                    return
+                continue
+            for frame in frames:
+                if frame.pts is None and frame.time is None:
+                    self._broken += 1
+                elif packet.stream.type == "audio":
+                    yield "audio", list(self._sound(frame))
+                else:
+                    yield "video", self._picture(frame)
+
+    def _sound(self, frame: Any) -> list[Audio]:
+        samples = _mono(frame)
+        t_ns = self._time_ns(frame)
+        if self._resampler is None or self._rate_hz != frame.sample_rate:
+            self._rate_hz = frame.sample_rate
+            self._resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
+            self._heard_ns = t_ns
+            self._chunker.anchor(t_ns)
+        done: list[Audio] = []
+        if abs(t_ns - self._heard_ns) > REANCHOR_NS:
+            done += self._end_of_sound()
+            lost = max(0, t_ns - self._heard_ns) * SAMPLE_RATE_HZ // NS_PER_S
+            t_ns = max(t_ns, self._heard_ns)
+            self._chunker.anchor(t_ns, lost)
+            self._heard_ns = t_ns
+        self._heard_ns += len(samples) * NS_PER_S // self._rate_hz
+        return done + self._chunker.push(to_int16(self._resampler.push(samples)))
+
+    def _end_of_sound(self) -> list[Audio]:
+        if self._resampler is None:
+            return []
+        rest = self._chunker.push(to_int16(self._resampler.flush()))
+        return rest + self._chunker.flush()
+
+    def _picture(self, frame: Any) -> list[Audio | Video]:
+        t_ns = self._time_ns(frame)
+        if not self._sampler.wants(t_ns):
+            return []
+        picture = np.rot90(frame.to_ndarray(format="bgr24"), getattr(frame, "rotation", 0) // 90)
+        sighting = self._faces.read(np.ascontiguousarray(picture))
+        return [video_message(self._stamper, sighting, t_ns, self._sampler.period_ns)]
+
+    def _time_ns(self, frame: Any) -> int:
+        seconds = Fraction(frame.pts) * Fraction(frame.time_base)
+        return self._start_ns + max(0, int(seconds * NS_PER_S))
+
+
+def _merge(queues: dict[str, deque[Audio | Video]], all_in: bool) -> Iterator[Audio | Video]:
+    """Take messages off the queues in the order of their end, as far as that is known yet."""
+    while True:
+        filled = [queue for queue in queues.values() if queue]
+        waits = len(filled) < len(queues) and max(map(len, queues.values())) < MAX_LEAD
+        if not filled or (waits and not all_in):
+            return
+        first = min(filled, key=lambda queue: queue[0].envelope.t_end_ns)
+        yield first.popleft()
+
+
+def _mono(frame: Any) -> NDArray[np.float32]:
+    """Samples [N] of a decoded frame: channels averaged, integers scaled to [-1, 1)."""
+    values = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        values = values.reshape(-1, channels).T
+    mean: NDArray[np.floating] = values.mean(axis=0, dtype=np.float64)
+    if values.dtype == np.uint8:
+        mean = (mean - 128.0) / 128.0
+    elif np.issubdtype(values.dtype, np.integer):
+        mean = mean / float(-np.iinfo(values.dtype).min)
+    return np.nan_to_num(mean).astype(np.float32)
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text).splitlines()[0][:120] if text else type(error).__name__

@@ -1,0 +1,132 @@
+"""Samples to wire messages: chunks and sightings get their times, numbers and flags here.
+
+Pure but for the clock that is passed in; microphones, cameras and clips share it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.capture.faces import Sighting
+from engine.capture.speech import SpeechDetector, level_dbfs
+from engine.settings import EngineSettings
+from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope, Video
+
+NS_PER_S = 1_000_000_000
+REANCHOR_NS = 20_000_000
+"""Sample count and clock may drift apart this far before the count is anchored anew."""
+
+
+class Stamper:
+    """Envelopes of one stream: sequence numbers per kind, and the time of sending."""
+
+    def __init__(self, stream: str, clock: Clock, now_ns: Callable[[], int]) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._now_ns = now_ns
+        self._seq: Counter[str] = Counter()
+
+    def envelope(self, kind: str, t_start_ns: int, t_end_ns: int) -> Envelope:
+        """The next envelope of a kind, sent now."""
+        seq = self._seq[kind]
+        self._seq[kind] += 1
+        return Envelope(self._stream, seq, t_start_ns, t_end_ns, self._now_ns(), self._clock)
+
+
+class Chunker:
+    """Samples at 16 kHz of any lengths to audio messages of ``chunk_ms`` with speech flags."""
+
+    def __init__(self, settings: EngineSettings, stamper: Stamper) -> None:
+        self._detector = SpeechDetector(settings.speech)
+        self._frame_ms = settings.speech.frame_ms
+        self._chunk = SAMPLE_RATE_HZ * settings.capture.chunk_ms // 1000
+        self._stamper = stamper
+        self._waiting: NDArray[np.int16] = np.zeros(0, np.int16)
+        self._anchor_ns = 0
+        self._counted = 0
+        self._gap_samples = 0
+
+    @property
+    def t_next_ns(self) -> int:
+        """Capture time of the next sample, by the sample count."""
+        return self._time_ns(self._counted + len(self._waiting))
+
+    def anchor(self, t_ns: int, lost_samples: int = 0) -> None:
+        """Say when the next sample was captured; ``lost_samples`` before it are a gap.
+
+        What waits for a whole chunk is dropped with the gap: its chunk will not come.
+        """
+        if lost_samples:
+            self._gap_samples += lost_samples + len(self._waiting)
+            self._detector.reset()
+        self._waiting = np.zeros(0, np.int16)
+        self._anchor_ns, self._counted = t_ns, 0
+
+    def push(self, samples: NDArray[np.int16]) -> list[Audio]:
+        """Add samples; return the chunks that are complete."""
+        self._waiting = np.concatenate((self._waiting, samples))
+        whole = len(self._waiting) // self._chunk * self._chunk
+        return [self._take(self._chunk) for _ in range(0, whole, self._chunk)]
+
+    def flush(self) -> list[Audio]:
+        """The whole VAD frames that remain, as one shorter chunk."""
+        frame = self._detector.frame_samples
+        whole = len(self._waiting) // frame * frame
+        return [self._take(whole)] if whole else []
+
+    def _take(self, count: int) -> Audio:
+        samples, self._waiting = self._waiting[:count], self._waiting[count:]
+        start_ns = self._time_ns(self._counted)
+        self._counted += count
+        gap, self._gap_samples = self._gap_samples, 0
+        return Audio(
+            self._stamper.envelope("audio", start_ns, self._time_ns(self._counted)),
+            samples,
+            self._detector.push(samples),
+            self._frame_ms,
+            level_dbfs(samples),
+            gap,
+        )
+
+    def _time_ns(self, samples: int) -> int:
+        return self._anchor_ns + samples * NS_PER_S // SAMPLE_RATE_HZ
+
+
+class FrameSampler:
+    """Which pictures of a camera or clip are looked at: ``rate_hz`` of them, by their time."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self.period_ns = round(NS_PER_S / rate_hz)
+        self._due_ns: int | None = None
+
+    def wants(self, t_ns: int) -> bool:
+        """Whether the picture of this capture time is one of them."""
+        if self._due_ns is None:
+            self._due_ns = t_ns
+        # Half a millisecond of tolerance: stamps of a 25 Hz clip are not exact multiples.
+        if t_ns + 500_000 < self._due_ns:
+            return False
+        while self._due_ns <= t_ns + 500_000:
+            self._due_ns += self.period_ns
+        return True
+
+
+def video_message(stamper: Stamper, sighting: Sighting, t_ns: int, period_ns: int) -> Video:
+    """The message of one looked-at picture; it stands for the period that ends with it."""
+    return Video(
+        stamper.envelope("video", max(0, t_ns - period_ns), t_ns),
+        sighting.faces,
+        sighting.crop,
+        sighting.box,
+        sighting.track_id,
+        sighting.score,
+    )
+
+
+def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Float samples in [-1, 1] to int16, clipped."""
+    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
