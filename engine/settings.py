@@ -5,19 +5,35 @@ Unknown keys are refused at every level. The tree is frozen; workers receive it 
 
 from __future__ import annotations
 
+import os
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as SourceError
 
+ENV_PREFIX, ENV_DELIMITER = "UNDERTONE_", "__"
 STREAM_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """A stream's name is one level of a topic, so it holds no slash."""
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used: one line with the key, expected and actual."""
 
 
 class Section(BaseModel):
@@ -119,8 +135,8 @@ class EngineSettings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
-        env_prefix="UNDERTONE_",
-        env_nested_delimiter="__",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
     )
 
     ingest: str = "tcp://127.0.0.1:5570"
@@ -172,12 +188,11 @@ def load(config_file: Path | None = None, **flags: Any) -> EngineSettings:
     """Read the settings; ``flags`` are the values given on the command line.
 
     Raises:
-        pydantic.ValidationError: an unknown key or a value out of range.
-        FileNotFoundError: ``config_file`` does not exist.
-        tomllib.TOMLDecodeError: ``config_file`` is not TOML.
+        SettingsError: an unknown key or variable, a value out of range, no such file, not TOML.
     """
     if config_file is not None and not config_file.is_file():
-        raise FileNotFoundError(f"no settings file at {config_file}")
+        raise SettingsError(f"no settings file at {config_file}")
+    _refuse_unknown_variables(os.environ)
 
     class FileSettings(EngineSettings):
         """The same tree, reading ``config_file`` too."""
@@ -185,5 +200,53 @@ def load(config_file: Path | None = None, **flags: Any) -> EngineSettings:
         model_config = SettingsConfigDict(title="EngineSettings")
 
     FileSettings.config_file = config_file
-    loaded = FileSettings(**flags)
+    try:
+        loaded = FileSettings(**flags)
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{config_file}: not TOML: {error}") from None
+    except (SourceError, OSError) as error:
+        raise SettingsError(" ".join(str(error).split())) from None
     return EngineSettings.model_construct(**dict(loaded))
+
+
+def explain(error: ValidationError) -> str:
+    """Put the first of pydantic's complaints into one line; an unknown key lists the valid ones."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        valid = _valid_keys(path[:-1])
+        return f"unknown setting {key!r}; valid here: {', '.join(valid)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"setting {key!r}: {message}, got {first['input']!r}"
+
+
+def _valid_keys(path: Iterable[str]) -> list[str]:
+    model: type[BaseModel] = EngineSettings
+    for part in path:
+        if part == "streams":
+            model = StreamSettings
+        elif part in model.model_fields:
+            kind = model.model_fields[part].annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
+    return list(model.model_fields)
+
+
+def _refuse_unknown_variables(environment: Iterable[str]) -> None:
+    # pydantic reads the variables it knows and passes over a misspelt one in silence.
+    for variable in sorted(environment):
+        if not variable.upper().startswith(ENV_PREFIX):
+            continue
+        *branch, key = variable[len(ENV_PREFIX) :].lower().split(ENV_DELIMITER)
+        parent = EngineSettings.model_fields.get(branch[0]) if branch else None
+        valid = _valid_keys(branch)
+        if (branch and parent is None) or (key not in valid and branch[:1] != ["streams"]):
+            names = ", ".join(ENV_PREFIX + ENV_DELIMITER.join([*branch, k]).upper() for k in valid)
+            if branch and parent is None:
+                names = ", ".join(ENV_PREFIX + k.upper() for k in EngineSettings.model_fields)
+            raise SettingsError(f"unknown variable {variable}; valid here: {names}")

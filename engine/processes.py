@@ -1,0 +1,212 @@
+"""One worker as a child process: started by the supervisor, run by ``python -m engine.processes``.
+
+The parent writes the settings to the child's standard input and keeps that pipe open: its end
+is the lifeline, so a child outlives neither a tidy nor a killed parent. The child tells a user's
+mistake as one line on its standard output and ends with code 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+from engine.settings import EngineSettings, Section, StreamSettings
+
+USER_MISTAKE = 2
+"""Exit code of a worker (and of the command line) for a mistake that a restart cannot mend."""
+LIFELINE_GRACE_S = 1.0
+
+Device = Literal["microphone", "camera", "source"]
+Sink = Callable[[str], None]
+
+
+class WorkerSpec(Section):
+    """What one process does: infer, or capture ``device`` for ``stream``."""
+
+    settings: EngineSettings
+    stream: StreamSettings | None = None
+    device: Device | None = None
+
+    @property
+    def name(self) -> str:
+        """The worker's name in its status messages."""
+        if self.stream is None:
+            return "inference"
+        return f"{self.stream.name}.{self.device}"
+
+    @property
+    def ends(self) -> bool:
+        """Whether the worker may end by itself: a clip that is played once."""
+        return self.device == "source" and not self.settings.capture.loop
+
+
+def capture_specs(settings: EngineSettings) -> list[WorkerSpec]:
+    """One process for every device, and one for every clip."""
+    specs = []
+    for stream in settings.streams:
+        for device in ("microphone", "camera", "source"):
+            if getattr(stream, device) is not None:
+                specs.append(WorkerSpec(settings=settings, stream=stream, device=device))
+    return specs
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker ended: its exit code (negative: killed by that signal), and its last word."""
+
+    code: int
+    message: str
+
+
+class WorkerProcess:
+    """A running child; ``log`` gets what it writes to standard error, line by line."""
+
+    def __init__(self, spec: WorkerSpec, log: Sink) -> None:
+        self.spec = spec
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "engine.processes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            # Ctrl-C reaches the whole foreground group: the parent alone decides what it means.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(spec.model_dump_json() + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the child is dead already; its exit code tells
+        self._reader = threading.Thread(target=self._read_log, args=(log,), daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def ended(self) -> Exit | None:
+        """Return how the process ended, or None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        assert self._process.stdout is not None
+        message = "" if self._process.stdout.closed else self._process.stdout.read().strip()
+        self._close()
+        return Exit(code, message)
+
+    def stop(self) -> None:
+        """Ask the process to end: SIGTERM, and the lifeline cut."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._close_lifeline()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        self._close_lifeline()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._reader.join(1.0)
+        if not self._reader.is_alive() and self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def _close_lifeline(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def _read_log(self, log: Sink) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            log(line.rstrip("\n"))
+
+
+def is_user_mistake(error: BaseException) -> bool:
+    """Say whether an error is for the user: our modules' own exceptions, or an address in use."""
+    if type(error).__module__.startswith(("engine.", "models.")) or type(error) is ImportError:
+        return True
+    return type(error).__module__.startswith("zmq.") and "ddress" in str(error)
+
+
+def run_worker(spec: WorkerSpec, stop: threading.Event) -> None:
+    """Run the worker's body until ``stop``."""
+    if spec.stream is None or spec.device is None:
+        from engine.inference.worker import run_inference
+
+        run_inference(spec.settings, stop)
+    else:
+        from engine.capture.worker import run_capture
+
+        run_capture(spec.stream, spec.device, spec.settings, stop)
+
+
+def _watch_lifeline(stop: threading.Event) -> None:
+    # Read past Python's buffered stdin: a daemon thread that holds its lock at exit is fatal.
+    while os.read(0, 4096):
+        pass
+    stop.set()
+    time.sleep(LIFELINE_GRACE_S)
+    os._exit(1)
+
+
+def _read_line() -> str:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            raise SystemExit(1)
+        line += byte
+    return line.decode()
+
+
+def _report_channel() -> TextIO:
+    # Libraries print to descriptor 1; keep it for the last word and send them to the log.
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return report
+
+
+def main() -> int:
+    """Body of the child process; the exit code is 0, or 2 for a user's mistake."""
+    from engine import logs
+
+    report = _report_channel()
+    spec = WorkerSpec.model_validate_json(_read_line())
+    logs.configure(spec.settings.log_level, spec.name)
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_watch_lifeline, args=(stop,), daemon=True).start()
+    try:
+        run_worker(spec, stop)
+    except Exception as error:
+        if not is_user_mistake(error):
+            raise
+        if spec.settings.log_level == "debug":
+            logging.getLogger(__name__).exception("%s", spec.name)
+        report.write(" ".join(str(error).split()))
+        report.close()
+        return USER_MISTAKE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

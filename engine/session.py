@@ -1,0 +1,65 @@
+"""One run of the engine: the workers, their messages and the display, until it is over."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from engine.display import Display
+from engine.processes import WorkerSpec
+from engine.settings import EngineSettings
+from engine.supervisor import POLL_S, Supervisor
+from engine.wire.messages import Status
+from engine.wire.security import ClientSecurity
+from engine.wire.sockets import ScoreReceiver
+
+LAST_SCORES_S = 0.5
+"""Beyond hop and skew: the time in which the last window of an ended clip is scored."""
+
+
+def run_session(settings: EngineSettings, specs: Sequence[WorkerSpec], display: Display) -> None:
+    """Run the workers until a signal, or until every clip that is played once has ended.
+
+    Raises:
+        SupervisorError: a worker met a user's mistake.
+        WireError: the scores' endpoint cannot be reached, or refused this process's key.
+    """
+    security = None
+    if settings.security.mode == "curve":
+        security = ClientSecurity.read(settings.security.keys_dir)
+    last_s = LAST_SCORES_S + (settings.inference.hop_ms + settings.inference.skew_ms) / 1000
+    supervisor = Supervisor(specs, display.log)
+    with _signals() as stopped, ScoreReceiver(settings.scores, security=security) as receiver:
+        try:
+            with display:
+                end_s: float | None = None
+                while not stopped and (end_s is None or time.monotonic() < end_s):
+                    supervisor.poll()
+                    message = receiver.receive(int(POLL_S * 1000))
+                    while message is not None:
+                        if isinstance(message, Status):
+                            supervisor.heard(message)
+                        display.show(message)
+                        message = receiver.receive(0)
+                    display.refresh(supervisor.workers)
+                    if end_s is None and supervisor.captures_ended:
+                        end_s = time.monotonic() + last_s
+        finally:
+            supervisor.stop()
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them."""
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda received, _: caught.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
