@@ -20,10 +20,12 @@ import psutil
 import zmq
 
 from engine.settings import EngineSettings, load
-from engine.wire.messages import Envelope, Score, Status
+from engine.wire.messages import Audio, Clock, Envelope, Score, Status, Video
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
+NOISE = Path("noise")
+MS = 1_000_000
 SPAWN = multiprocessing.get_context("spawn")
 START_TIMEOUT_S = 60.0
 STAGES = ("transport", "wait", "encode", "fuse", "publish", "total")
@@ -49,13 +51,40 @@ class Run:
 
 
 def default_clip() -> Path:
-    """Return the sample clip, or a real one from beside the repository."""
+    """Return the sample clip, or a real one from beside the repository, or noise."""
     if SAMPLE.is_file():
         return SAMPLE
     clips = sorted((REPOSITORY.parent / "shared" / "data" / "clips").glob("vlog_*"))
-    if not clips:
-        raise SystemExit("no clip found; name one with --clip")
-    return clips[0]
+    return clips[0] if clips else NOISE
+
+
+def read_messages(clip: str, settings: EngineSettings) -> list[Audio | Video]:
+    """Read a clip's messages; the clip named ``noise`` is 8 s of noise, voiced, with a face."""
+    if clip != str(NOISE):
+        from engine.capture.clip import read_clip
+
+        return [m for m in read_clip(Path(clip), settings) if isinstance(m, Audio | Video)]
+    rng = np.random.default_rng(0)
+    here = Clock("noise", "noise")
+    sound = [
+        Audio(
+            Envelope("noise", i, i * 40 * MS, (i + 1) * 40 * MS, 0, here),
+            rng.integers(-6_000, 6_000, 640).astype(np.int16),
+            (True, True),
+            20,
+            -20.0,
+        )
+        for i in range(200)
+    ]
+    faces = [
+        Video(
+            Envelope("noise", i, i * 100 * MS, (i + 1) * 100 * MS, 0, here),
+            1,
+            rng.integers(0, 255, (112, 112, 3)).astype(np.uint8),
+        )
+        for i in range(80)
+    ]
+    return [*sound, *faces]
 
 
 def free_endpoint() -> str:
@@ -79,14 +108,13 @@ def generate(
     settings: EngineSettings, clip: str, streams: int, seconds: float, unsent: object
 ) -> None:
     """Replay ``clip`` as ``streams`` streams in real time, beginning at staggered moments."""
-    from engine.capture.clip import read_clip
-    from engine.wire.clock import local_clock
+    from engine.wire.clock import this_clock
     from engine.wire.codec import encode
 
-    messages = list(read_clip(Path(clip), settings))
+    messages = read_messages(clip, settings)
     begin_ns = min(message.envelope.t_start_ns for message in messages)
     length_ns = max(message.envelope.t_end_ns for message in messages) - begin_ns
-    clock = local_clock()
+    clock = this_clock()
     push = zmq.Context.instance().socket(zmq.PUSH)
     push.setsockopt(zmq.LINGER, 0)
     push.setsockopt(zmq.IMMEDIATE, 1)

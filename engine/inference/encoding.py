@@ -14,9 +14,9 @@ from engine.inference.scheduler import pad_left
 from engine.inference.stream import StreamState
 from engine.inference.windows import Frames
 
-MAX_ROWS = 64
-"""Sequences per run; with more due streams there are more runs, not more memory."""
-MAX_CROPS = 256
+MAX_ROWS = 16
+"""Sequences per run: with more due streams there are more runs, not more memory."""
+MAX_CROPS = 64
 
 TextEncode = Callable[[str], Frames | None]
 """A transcript to its token frames [T, D], or None where no text encoder can be had."""

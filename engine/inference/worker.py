@@ -15,6 +15,7 @@ from engine.inference.backends import select
 from engine.inference.core import InferenceCore
 from engine.inference.desk import CommandError, Desk
 from engine.inference.given_text import GivenTextEncoder
+from engine.inference.rehearsal import rehearse
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.control import parse
@@ -89,6 +90,7 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
     )
     desk.set_state("starting")
     choice.backend.warm_up()
+    rehearse(bundle, choice.backend)
     return desk
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +27,7 @@ class OnnxBackend:
     Args:
         bundle: an opened bundle with ONNX graphs.
         device: ``cpu`` or ``cuda``.
-        threads: intra-op threads; 0 takes the machine's cores, at most 2: the graphs are small
+        threads: intra-op threads; 0 takes one: the graphs are small, capture needs the other core,
             and more threads spend their time waiting for each other.
 
     Raises:
@@ -95,7 +94,7 @@ def _providers(device: Literal["cpu", "cuda"]) -> list[Any]:
 
 def _options(threads: int) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or min(2, os.cpu_count() or 1)
+    options.intra_op_num_threads = threads or 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
