@@ -1,0 +1,1 @@
+"""The live side: capture, inference, and the supervisor over both."""

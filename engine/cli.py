@@ -350,11 +350,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _tell(error: Exception, arguments: list[str]) -> int:
     from engine.processes import USER_MISTAKE, is_user_mistake
 
-    is_usage = hasattr(error, "format_message")  # click's, or the copy of it inside typer
-    if not (is_usage or is_user_mistake(error)):
+    # Click's own errors; typer may carry a private copy of click, so there is no class to name.
+    usage = getattr(error, "format_message", None)
+    if usage is None and not is_user_mistake(error) and not isinstance(error, OSError):
         raise error
     if "debug" in arguments:
         traceback.print_exception(error)
-    text = error.format_message() if is_usage else str(error)
+    text = str(error) if usage is None else str(usage())
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return USER_MISTAKE

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from engine.capture import CaptureError
+from engine.capture.devices import Device, list_cameras, list_microphones, portaudio
 from engine.settings import EngineSettings
 
 EXTRAS = {
@@ -24,16 +26,6 @@ EXTRAS = {
     "dashboard": "starlette",
 }
 """Each optional extra, and the package that shows whether it is installed."""
-NO_PORTAUDIO = "PortAudio is missing: apt-get install libportaudio2"
-V4L = Path("/sys/class/video4linux")
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A microphone or camera: what to give to ``--microphone`` or ``--camera``."""
-
-    index: int
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +49,11 @@ class Check:
 
 def find_devices() -> Devices:
     """Look for microphones through PortAudio and for cameras through the kernel."""
-    cameras = tuple(
-        sorted(
-            (
-                Device(int(entry.name.removeprefix("video")), (entry / "name").read_text().strip())
-                for entry in (V4L.iterdir() if V4L.is_dir() else ())
-            ),
-            key=lambda camera: camera.index,
-        )
-    )
+    cameras = tuple(list_cameras())
     try:
-        import sounddevice
-    except ModuleNotFoundError:
-        return Devices((), cameras, 'sounddevice is missing: pip install "undertone[microphone]"')
-    except OSError:
-        return Devices((), cameras, NO_PORTAUDIO)
-    microphones = tuple(
-        Device(index, str(found["name"]))
-        for index, found in enumerate(sounddevice.query_devices())
-        if found["max_input_channels"] > 0
-    )
-    return Devices(microphones, cameras)
+        return Devices(tuple(list_microphones()), cameras)
+    except CaptureError as error:
+        return Devices((), cameras, str(error))
 
 
 def default_microphone() -> int | None:
@@ -85,9 +61,7 @@ def default_microphone() -> int | None:
     found = find_devices().microphones
     if not found:
         return None
-    import sounddevice
-
-    default = int(sounddevice.default.device[0])
+    default = int(portaudio().default.device[0])
     return default if default >= 0 else found[0].index
 
 

@@ -7,6 +7,7 @@ mistake as one line on its standard output and ends with code 2.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -82,11 +83,9 @@ class WorkerProcess:
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # a child dead already tells by its exit code
             self._process.stdin.write(spec.model_dump_json() + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the child is dead already; its exit code tells
         self._reader = threading.Thread(target=self._read_log, args=(log,), daemon=True)
         self._reader.start()
 
@@ -128,10 +127,8 @@ class WorkerProcess:
 
     def _close_lifeline(self) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
 
     def _read_log(self, log: Sink) -> None:
         assert self._process.stderr is not None

@@ -1,5 +1,6 @@
-"""Settings of the engine: one validated tree, defaults < TOML file < UNDERTONE_* environment < flags.
+"""Settings of the engine: one validated tree.
 
+Defaults < TOML file < UNDERTONE_* environment < flags.
 Unknown keys are refused at every level. The tree is frozen; workers receive it whole.
 """
 
