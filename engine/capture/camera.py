@@ -1,23 +1,35 @@
-"""A camera as Video messages: a grabber that stamps every picture and keeps the sampled ones."""
+"""A camera as video messages: a grabber that stamps every picture and keeps the sampled ones."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.capture.devices import find, list_cameras
-from engine.capture.envelopes import Sealer, video_message
-from engine.capture.faces import FaceFinder
-from engine.capture.microphone import NS, DeviceLost
+from engine.capture.detectors import open_detector
+from engine.capture.devices import DeviceLostError, find, list_cameras
+from engine.capture.faces import FaceReader
+from engine.capture.stamps import NS_PER_S, FrameSampler, Stamper, video_message
 from engine.settings import EngineSettings
+from engine.wire.clock import now_ns
 from engine.wire.messages import Video
 
 Shot = tuple[int, NDArray[np.uint8]]
+
+
+class Stop(Protocol):
+    """A flag from outside."""
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+        ...
 
 
 def camera_address(wanted: str | int) -> str | int:
@@ -27,74 +39,126 @@ def camera_address(wanted: str | int) -> str | int:
         CaptureError: no such camera; lists the known ones.
     """
     text = str(wanted)
-    if "://" in text or "/" in text:
+    if "://" in text or "/" in text or Path(text).is_file():
         return text
     return find(wanted, list_cameras(), "camera").index
 
 
 def run_camera(
     wanted: str | int,
-    sealer: Sealer,
-    finder: FaceFinder,
     settings: EngineSettings,
-    stop: threading.Event,
+    stamper: Stamper,
+    stop: Stop,
     emit: Callable[[Video], None],
     opened: Callable[[], None],
+    counters: Counter[str],
 ) -> None:
     """Capture until ``stop``.
 
     Raises:
-        CaptureError: unknown camera.
-        DeviceLost: it cannot be opened, or gives no picture in time.
+        CaptureError: an unknown camera.
+        DeviceLostError: it cannot be opened, or gives no picture in time.
     """
+    address = camera_address(wanted)
+    reader = FaceReader(
+        open_detector(settings.faces), settings.faces.detect_every, settings.capture.crop_px
+    )
+    grabber = _Grabber(_open(address, settings), address, settings.capture.video_rate_hz, counters)
+    opened()
+    grabber.start()
+    patience_s = settings.capture.stall_timeout_ms / 1000
+    waited_s = 0.0
+    try:
+        while not stop.is_set():
+            try:
+                t_ns, picture = grabber.shots.get(timeout=0.1)
+            except queue.Empty:
+                waited_s += 0.1
+                if grabber.ended or waited_s >= patience_s:
+                    raise DeviceLostError("no picture from the camera") from None
+                continue
+            waited_s = 0.0
+            emit(video_message(stamper, reader.read(picture), t_ns, grabber.period_ns))
+    finally:
+        grabber.close()
+
+
+def _open(address: str | int, settings: EngineSettings) -> Any:
     import cv2
 
-    address = camera_address(wanted)
-    limits = settings.capture
     if isinstance(address, str):
-        waits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limits.open_timeout_ms]
-        waits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, limits.stall_timeout_ms]
-        device = cv2.VideoCapture(address, cv2.CAP_FFMPEG, waits)
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, settings.capture.open_timeout_ms]
+        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, settings.capture.stall_timeout_ms]
+        device = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
     else:
         device = cv2.VideoCapture(address)
         device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    shots: queue.Queue[Shot | None] = queue.Queue(2)
-    closing = threading.Event()
-    period_ns = round(NS / limits.video_rate_hz)
-
-    def grab() -> None:
-        due_ns = 0
-        while not (stop.is_set() or closing.is_set()) and device.grab():
-            now_ns = time.monotonic_ns()
-            if now_ns < due_ns or shots.full():
-                continue
-            due_ns = max(due_ns + period_ns, now_ns - period_ns // 2)
-            fine, picture = device.retrieve()
-            if fine:
-                shots.put((now_ns, np.asarray(picture, np.uint8)))
-        closing.set()
-
     if not device.isOpened():
-        raise DeviceLost("the camera cannot be opened")
-    opened()
-    grabber = threading.Thread(target=grab, daemon=True)
-    grabber.start()
-    try:
-        silent_ns = time.monotonic_ns() + limits.stall_timeout_ms * 1_000_000
-        while not stop.is_set():
-            try:
-                shot = shots.get(timeout=0.1)
-            except queue.Empty:
-                if closing.is_set() or time.monotonic_ns() > silent_ns:
-                    raise DeviceLost("no picture from the camera") from None
-                continue
-            if shot is None:
-                continue
-            t_ns, picture = shot
-            silent_ns = time.monotonic_ns() + limits.stall_timeout_ms * 1_000_000
-            emit(video_message(sealer.seal(t_ns - period_ns, t_ns), finder.look(picture)))
-    finally:
-        closing.set()
-        grabber.join(2.0)
-        if not grabber.is_alive():
-            device.release()
+        # The address stays unsaid: it may hold a password, and this goes onto the wire.
+        raise DeviceLostError("the camera cannot be opened")
+    return device
+
+
+class _Grabber:
+    """A thread that always grabs, so that what is retrieved is never old."""
+
+    def __init__(
+        self, device: Any, address: str | int, rate_hz: float, counters: Counter[str]
+    ) -> None:
+        self.shots: queue.Queue[Shot] = queue.Queue(2)
+        self.ended = False
+        self._device = device
+        self._sampler = FrameSampler(rate_hz)
+        self._counters = counters
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="grab", daemon=True)
+        self._pause_s = self._frame_s() if Path(str(address)).is_file() else 0.0
+
+    @property
+    def period_ns(self) -> int:
+        """Time between two sampled pictures."""
+        return self._sampler.period_ns
+
+    def start(self) -> None:
+        """Start grabbing."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop grabbing and release the device, unless a grab hangs: then it is left to it."""
+        self._closing.set()
+        self._thread.join(2.0)
+        if not self._thread.is_alive():
+            self._device.release()
+
+    def _run(self) -> None:
+        while not self._closing.is_set() and self._device.grab():
+            t_ns = self._stamp_ns()
+            if self._sampler.wants(t_ns):
+                self._keep(t_ns)
+            if self._pause_s:
+                time.sleep(self._pause_s)
+        self.ended = True
+
+    def _keep(self, t_ns: int) -> None:
+        fine, picture = self._device.retrieve()
+        if not fine:
+            self._counters["damaged"] += 1
+            return
+        try:
+            self.shots.put_nowait((t_ns, np.asarray(picture, np.uint8)))
+        except queue.Full:
+            self._counters["skipped"] += 1
+
+    def _stamp_ns(self) -> int:
+        """Now; on V4L2 the kernel's own monotonic stamp, where it is plausible."""
+        import cv2
+
+        now = now_ns()
+        kernel_ns = int(self._device.get(cv2.CAP_PROP_POS_MSEC) * 1_000_000)
+        return kernel_ns if 0 < now - kernel_ns < NS_PER_S else now
+
+    def _frame_s(self) -> float:
+        import cv2
+
+        rate_hz = float(self._device.get(cv2.CAP_PROP_FPS))
+        return 1 / rate_hz if rate_hz > 0 else 0.04

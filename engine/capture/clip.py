@@ -207,7 +207,7 @@ def _mono(frame: Any) -> NDArray[np.float32]:
         mean = (mean - 128.0) / 128.0
     elif np.issubdtype(values.dtype, np.integer):
         mean = mean / float(-np.iinfo(values.dtype).min)
-    return np.nan_to_num(mean).astype(np.float32)
+    return np.asarray(np.nan_to_num(mean), np.float32)
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,10 @@ from engine.capture import CaptureError
 CAMERAS = Path("/sys/class/video4linux")
 
 
+class DeviceLostError(Exception):
+    """A device went silent or away; it is to be opened again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A microphone or camera; ``index`` is what its driver calls it."""

@@ -1,32 +1,53 @@
-"""A microphone as Audio messages; the callback copies, everything else is on the reader."""
+"""A microphone as audio messages: the callback copies, everything else runs outside of it."""
 
 from __future__ import annotations
 
 import queue
-import threading
-import time
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.capture import CaptureError
-from engine.capture.devices import find, list_microphones, portaudio
-from engine.capture.envelopes import Chunker, Samples, to_int16
+from engine.capture.devices import DeviceLostError, find, list_microphones, portaudio
+from engine.capture.stamps import NS_PER_S, REANCHOR_NS, Chunker, Stamper, to_int16
 from engine.settings import EngineSettings
+from engine.wire.clock import now_ns
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio
-from models.preprocessing import Resampler
+from models.preprocessing import Resampler, to_float
 
-NS = 1_000_000_000
-REANCHOR_NS = 20_000_000
-Block = tuple[int, Samples, bool]
-
-
-class DeviceLost(Exception):
-    """The device went silent or away; it is to be opened again."""
+MEMORY_BLOCKS = 25
+"""Blocks over which lateness is judged: a host delivers in bursts, but never early."""
 
 
-class SoundClock:
-    """Blocks with arrival stamps to chunks on the sample clock; pure."""
+class Stop(Protocol):
+    """A flag from outside."""
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """What the callback copied: samples [N] at the device's rate."""
+
+    t_start_ns: int
+    samples: NDArray[np.int16]
+    overflow: bool
+    """Samples before this block were lost."""
+
+
+class SampleClock:
+    """Blocks to chunks on the clock of the sample count. Pure.
+
+    A block's own stamp jitters, so times come from counting samples; the count is anchored anew
+    after an overflow, or when every block of the last second came late by more than 20 ms:
+    then samples were lost without a word.
+    """
 
     def __init__(self, chunker: Chunker, rate_hz: int) -> None:
         self._chunker = chunker
@@ -34,69 +55,107 @@ class SoundClock:
         self._resampler = Resampler(rate_hz, SAMPLE_RATE_HZ)
         self._origin_ns: int | None = None
         self._count = 0
+        self._late_ns: deque[int] = deque(maxlen=MEMORY_BLOCKS)
         self.gaps = 0
 
-    def push(self, t_end_ns: int, samples: Samples, overflow: bool) -> list[Audio]:
-        """Take one block [N]; past 20 ms off, or after an overflow, the clock is anchored anew."""
-        start_ns = t_end_ns - len(samples) * NS // self._rate_hz
-        expected = self._origin_ns
-        if expected is not None:
-            expected += self._count * NS // self._rate_hz
-        off_ns = 0 if expected is None else start_ns - expected
-        if expected is None or overflow or abs(off_ns) > REANCHOR_NS:
-            lost = max(0, off_ns) * SAMPLE_RATE_HZ // NS
-            self.gaps += expected is not None
-            self._resampler.flush()
-            self._chunker.anchor(start_ns, lost)
-            self._origin_ns, self._count = start_ns, 0
-        self._count += len(samples)
-        mono = samples.astype(np.float32) / 32768.0
-        return self._chunker.push(to_int16(self._resampler.push(mono)))
+    def push(self, block: Block) -> list[Audio]:
+        """Take a block; return the chunks that are complete."""
+        if self._origin_ns is None:
+            self._anchor(block.t_start_ns, 0)
+        else:
+            expected = self._origin_ns + self._count * NS_PER_S // self._rate_hz
+            late = block.t_start_ns - expected
+            self._late_ns.append(late)
+            steady = len(self._late_ns) == MEMORY_BLOCKS and min(self._late_ns) > REANCHOR_NS
+            if block.overflow or steady:
+                lost = max(0, late if block.overflow else min(self._late_ns))
+                self.gaps += 1
+                self._anchor(expected + lost, lost * SAMPLE_RATE_HZ // NS_PER_S)
+        self._count += len(block.samples)
+        return self._chunker.push(to_int16(self._resampler.push(to_float(block.samples))))
+
+    def _anchor(self, t_ns: int, lost_samples: int) -> None:
+        self._resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
+        self._chunker.anchor(t_ns, lost_samples)
+        self._origin_ns, self._count = t_ns, 0
+        self._late_ns.clear()
 
 
 def run_microphone(
     wanted: str | int,
-    chunker: Chunker,
     settings: EngineSettings,
-    stop: threading.Event,
+    stamper: Stamper,
+    stop: Stop,
     emit: Callable[[Audio], None],
     opened: Callable[[], None],
-    gap: Callable[[], None],
+    counters: Counter[str],
 ) -> None:
     """Capture until ``stop``.
 
     Raises:
-        CaptureError: unknown device, or PortAudio missing.
-        DeviceLost: it cannot be opened, or no block came in time.
+        CaptureError: an unknown device at the first opening, or PortAudio is missing.
+        DeviceLostError: the device cannot be opened, has gone, or gives no block in time.
     """
     sounddevice = portaudio()
-    device = find(wanted, list_microphones(), "microphone")
+    if counters["lost"]:
+        # PortAudio freezes its device list at the start; a device that came back is not in it.
+        sounddevice._terminate()
+        sounddevice._initialize()
+    try:
+        device = find(wanted, list_microphones(), "microphone")
+    except CaptureError as error:
+        if counters["lost"]:
+            raise DeviceLostError(str(error)) from None
+        raise
     blocks: queue.SimpleQueue[Block] = queue.SimpleQueue()
 
-    def copy(data: bytes, frames: int, times: object, status: object) -> None:
+    def copy(data: Any, frames: int, times: Any, status: Any) -> None:
         samples = np.frombuffer(data, np.int16).copy()
-        blocks.put((time.monotonic_ns(), samples, bool(getattr(status, "input_overflow", False))))
+        now = now_ns()
+        # Several hosts give 0 or nonsense for the time of capture.
+        age_s = times.currentTime - times.inputBufferAdcTime
+        if not 0 < age_s < 1:
+            age_s = frames / rate_hz
+        blocks.put(Block(now - int(age_s * NS_PER_S), samples, bool(status.input_overflow)))
 
-    rate_hz = SAMPLE_RATE_HZ
     try:
-        try:
-            sounddevice.check_input_settings(device.index, 1, "int16", samplerate=rate_hz)
-        except sounddevice.PortAudioError:
-            rate_hz = int(sounddevice.query_devices(device.index)["default_samplerate"])
+        rate_hz = _rate_hz(sounddevice, device.index)
         size = rate_hz * settings.capture.chunk_ms // 1000
-        with sounddevice.RawInputStream(rate_hz, size, device.index, 1, "int16", callback=copy):
+        with sounddevice.RawInputStream(
+            samplerate=rate_hz,
+            blocksize=size,
+            device=device.index,
+            channels=1,
+            dtype="int16",
+            callback=copy,
+        ):
             opened()
-            clock = SoundClock(chunker, rate_hz)
+            clock = SampleClock(Chunker(settings, stamper), rate_hz)
             patience_s = settings.capture.stall_timeout_ms / 1000
+            waited_s = 0.0
             while not stop.is_set():
                 try:
-                    block = blocks.get(timeout=patience_s)
+                    block = blocks.get(timeout=0.1)
                 except queue.Empty:
-                    raise DeviceLost(f"no sound from {device.name} for {patience_s:g} s") from None
-                before = clock.gaps
-                for message in clock.push(*block):
+                    waited_s += 0.1
+                    if waited_s >= patience_s:
+                        reason = f"no sound from {device.name} for {patience_s:g} s"
+                        raise DeviceLostError(reason) from None
+                    continue
+                waited_s = 0.0
+                for message in clock.push(block):
                     emit(message)
-                if clock.gaps > before:
-                    gap()
+                counters["gaps"] = clock.gaps
     except sounddevice.PortAudioError as error:
-        raise DeviceLost(f"{device.name}: {error.args[0]}") from CaptureError(str(error))
+        raise DeviceLostError(f"{device.name}: {error.args[0]}") from None
+
+
+def _rate_hz(sounddevice: Any, index: int) -> int:
+    """16 kHz where the device takes it, else its own rate."""
+    try:
+        sounddevice.check_input_settings(
+            device=index, channels=1, dtype="int16", samplerate=SAMPLE_RATE_HZ
+        )
+    except sounddevice.PortAudioError:
+        return int(sounddevice.query_devices(index)["default_samplerate"])
+    return SAMPLE_RATE_HZ

@@ -3,156 +3,138 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from engine.capture.camera import run_camera
-from engine.capture.clip import read_clip
-from engine.capture.detectors import open_detector
-from engine.capture.envelopes import Chunker, Sealer
-from engine.capture.faces import FaceFinder
-from engine.capture.microphone import DeviceLost, run_microphone
+from engine.capture.devices import DeviceLostError
+from engine.capture.microphone import run_microphone
+from engine.capture.playback import play
+from engine.capture.stamps import Stamper
 from engine.settings import EngineSettings, StreamSettings
+from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Audio, Status, Video, WorkerState
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import IngestSender
 
-NS = 1_000_000_000
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
-CaptureDevice = Literal["microphone", "camera", "clip", "source"]
+STATUS_PERIOD_S = 1.0
+CaptureDevice = Literal["microphone", "camera", "source"]
+
+
+class Stop(Protocol):
+    """A flag from outside, such as ``threading.Event``."""
+
+    def is_set(self) -> bool:
+        """Whether the worker is to end."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for it; True when it is set."""
+        ...
 
 
 class Outbox:
-    """Sends one worker's messages and status; the sender is guarded by one lock."""
+    """Sends one worker's messages and its status.
 
-    def __init__(self, sender: IngestSender, name: str) -> None:
-        self._sender, self._sealer = sender, Sealer(name)
+    A status goes out once a second and at every change of state, from whichever thread is
+    there: the one lock keeps the socket to one thread at a time.
+    """
+
+    def __init__(self, sender: IngestSender, worker: str) -> None:
+        self._sender = sender
+        self._stamper = Stamper(worker, this_clock(), now_ns)
         self._lock = threading.Lock()
-        self._last_ns = time.monotonic_ns()
+        self._last_ns = now_ns()
+        self._state: WorkerState = "starting"
+        self._detail = ""
         self.counters: Counter[str] = Counter()
-        self.state: WorkerState = "starting"
-        self.detail = ""
 
     def emit(self, message: Audio | Video) -> None:
-        """Send now or drop and count."""
-        stamped = replace(message.envelope, t_sent_ns=time.monotonic_ns())
+        """Send now, or drop and count."""
+        stamped = replace(message.envelope, t_sent_ns=now_ns())
         with self._lock:
             self._sender.send(replace(message, envelope=stamped))
 
     def change(self, state: WorkerState, detail: str = "") -> None:
         """Change the state and tell at once."""
-        self.state, self.detail = state, detail
+        self._state, self._detail = state, detail
         self.tell()
 
     def tell(self) -> None:
         """Send the status."""
-        now_ns = time.monotonic_ns()
         with self._lock:
-            counts = {"sent": self._sender.sent, "dropped": self._sender.dropped, **self.counters}
-            envelope = self._sealer.seal(self._last_ns, now_ns)
-            self._last_ns = now_ns
-            self._sender.send(Status(envelope, "capture", self.state, self.detail, counts))
+            start_ns, self._last_ns = self._last_ns, now_ns()
+            envelope = self._stamper.envelope("status", start_ns, self._last_ns)
+            counters = {"sent": self._sender.sent, "dropped": self._sender.dropped}
+            counters |= self.counters
+            status = Status(envelope, "capture", self._state, self._detail, counters)
+            self._sender.send(status)
 
 
 def run_capture(
-    stream: StreamSettings,
-    device: CaptureDevice,
-    settings: EngineSettings,
-    stop: threading.Event,
+    stream: StreamSettings, device: CaptureDevice, settings: EngineSettings, stop: Stop
 ) -> None:
     """Capture until ``stop``, or until a clip that is not looped has ended.
 
     Raises:
         CaptureError: a user's mistake: unknown device, unreadable clip, missing package.
+        WireError: no keys, or an endpoint that is none.
     """
     security = None
     if settings.security.mode == "curve":
-        security = ClientSecurity.read(settings.security.keys_dir.expanduser())
-    kind = "source" if device == "clip" else device
+        security = ClientSecurity.read(settings.security.keys_dir)
     over = threading.Event()
     with IngestSender(settings.ingest, security) as sender:
-        outbox = Outbox(sender, f"{stream.name}.{kind}")
+        outbox = Outbox(sender, f"{stream.name}.{device}")
 
         def report() -> None:
-            while not over.wait(1.0):
+            while not over.wait(STATUS_PERIOD_S):
                 outbox.tell()
 
-        reporter = threading.Thread(target=report, daemon=True)
+        reporter = threading.Thread(target=report, name="status", daemon=True)
         reporter.start()
         try:
-            if kind == "source":
-                _play(stream, settings, stop, outbox)
+            if stream.source is not None:
+                outbox.change("running")
+                play(stream.source, stream.name, settings, stop, outbox.emit)
+                outbox.change("ended")
             else:
-                _keep_open(stream, kind, settings, stop, outbox)
+                _keep_open(stream, device, settings, stop, outbox)
         finally:
             over.set()
             reporter.join()
 
 
-def passes(path: str, stream: str, settings: EngineSettings) -> Iterator[Audio | Video]:
-    """A clip's messages from time 0, again and again where ``capture.loop`` says so."""
-    start_ns, counts = 0, {Audio: 0, Video: 0}
-    while True:
-        end_ns = start_ns
-        for message in read_clip(path, stream, settings, start_ns):
-            envelope = replace(message.envelope, seq=counts[type(message)])
-            counts[type(message)] += 1
-            end_ns = max(end_ns, envelope.t_end_ns)
-            yield replace(message, envelope=envelope)
-        if not settings.capture.loop or end_ns == start_ns:
-            return
-        start_ns = end_ns
-
-
-def _play(
-    stream: StreamSettings, settings: EngineSettings, stop: threading.Event, outbox: Outbox
-) -> None:
-    messages = passes(stream.source or "", stream.name, settings)
-    origin_ns: int | None = None
-    for message in messages:
-        if origin_ns is None:
-            origin_ns = time.monotonic_ns()
-            outbox.change("running")
-        old = message.envelope
-        end_ns = origin_ns + old.t_end_ns
-        if stop.wait(max(0.0, (end_ns - time.monotonic_ns()) / NS)):
-            return
-        envelope = replace(old, t_start_ns=origin_ns + old.t_start_ns, t_end_ns=end_ns)
-        outbox.emit(replace(message, envelope=envelope))
-    outbox.change("ended")
-
-
 def _keep_open(
     stream: StreamSettings,
-    kind: str,
+    device: CaptureDevice,
     settings: EngineSettings,
-    stop: threading.Event,
+    stop: Stop,
     outbox: Outbox,
 ) -> None:
+    """Run a device, and open it again, ever more patiently, whenever it is lost."""
+    stamper = Stamper(stream.name, this_clock(), now_ns)
     wait_s = FIRST_WAIT_S
-    chunker = Chunker(stream.name, settings, time.monotonic_ns())
-    sealer = Sealer(stream.name)
-    crop_px = settings.capture.crop_px
 
     def opened() -> None:
         nonlocal wait_s
         wait_s = FIRST_WAIT_S
         outbox.change("running")
 
-    def gap() -> None:
-        outbox.counters["gaps"] += 1
-
     while not stop.is_set():
         try:
-            if kind == "microphone" and stream.microphone is not None:
-                run_microphone(stream.microphone, chunker, settings, stop, outbox.emit, opened, gap)
+            if device == "microphone" and stream.microphone is not None:
+                run_microphone(
+                    stream.microphone, settings, stamper, stop, outbox.emit, opened, outbox.counters
+                )
             elif stream.camera is not None:
-                finder = FaceFinder(open_detector(settings.faces), settings.faces, crop_px)
-                run_camera(stream.camera, sealer, finder, settings, stop, outbox.emit, opened)
-        except DeviceLost as lost:
+                run_camera(
+                    stream.camera, settings, stamper, stop, outbox.emit, opened, outbox.counters
+                )
+        except DeviceLostError as lost:
+            outbox.counters["lost"] += 1
             outbox.change("reconnecting", str(lost))
             stop.wait(wait_s)
             wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
