@@ -137,9 +137,14 @@ class WorkerProcess:
 
 
 def is_user_mistake(error: BaseException) -> bool:
-    """Say whether an error is for the user: our modules' own exceptions, or an address in use."""
-    if type(error).__module__.startswith(("engine.", "models.")) or type(error) is ImportError:
+    """Say whether an error is for the user.
+
+    That is: an exception type of our own modules, a missing extra, or an address in use.
+    """
+    if type(error).__module__.startswith(("engine.", "models.")):
         return True
+    if isinstance(error, ImportError):
+        return "undertone[" in str(error)
     return type(error).__module__.startswith("zmq.") and "ddress" in str(error)
 
 
