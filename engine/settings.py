@@ -65,7 +65,7 @@ class StreamSettings(Section):
 class SpeechSettings(Section):
     """Voice activity detection (webrtcvad with hang-over and an RMS floor)."""
 
-    frame_ms: Literal[10, 20, 30] = 20
+    frame_ms: Literal[10, 20, 30] = 10
     aggressiveness: Literal[0, 1, 2, 3] = 2
     start_ms: int = Field(200, ge=0, le=2000)
     stop_ms: int = Field(200, ge=0, le=5000)
@@ -94,7 +94,8 @@ class FaceSettings(Section):
 class CaptureSettings(Section):
     """What capture workers send."""
 
-    chunk_ms: int = Field(40, ge=10, le=200)
+    chunk_ms: int = Field(50, ge=10, le=200)
+    """Of sound per message; where it divides the hop, no window waits for the rest of one."""
     video_rate_hz: float = Field(10.0, gt=0, le=60)
     crop_px: int = Field(112, ge=48, le=256)
     loop: bool = True

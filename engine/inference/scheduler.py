@@ -50,6 +50,13 @@ class HopGrid:
         """When that window is due at the latest, on the stream's clock."""
         return self.next_end_ns + self._skew_ns
 
+    def align(self, t_ns: int) -> None:
+        """Let windows end where the chunks of a sound that begins at ``t_ns`` do.
+
+        A window that ends within a chunk would wait for the rest of it.
+        """
+        self.t0_ns -= (self.t0_ns - t_ns) % self._hop_ns
+
     def take(self, modalities: Iterable[Progress], now_ns: int) -> Due | None:
         """Hand out the newest due window, skipping older ones; None when none is due.
 

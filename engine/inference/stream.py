@@ -100,7 +100,11 @@ class StreamState:
         if isinstance(message, Video):
             self.video.push(message)
         else:
-            counters["audio_gaps"] += self.audio.push(message)
+            begins = self.audio.progress.newest_ns is None
+            gaps = self.audio.push(message)
+            counters["audio_gaps"] += gaps
+            if begins or gaps:
+                self.grid.align(envelope.t_start_ns)
         return True
 
     def _refusal(self, message: Input, now_ns: int) -> str | None:
@@ -133,8 +137,11 @@ class StreamState:
         return self.grid.take((self.audio.progress, self.video.progress), self.local_ns(now_ns))
 
     def arrival(self, end_ns: int) -> tuple[int, int]:
-        """(end on the stream's clock, arrival on ours) of the newest sample up to ``end_ns``."""
-        before = [item for item in self._arrivals if item[0] <= end_ns]
+        """(end on the stream's clock, arrival on ours) of the newest sample up to ``end_ns``.
+
+        Where the last hop brought none, the window's end stands for it.
+        """
+        before = [item for item in self._arrivals if end_ns - self.hop_ns < item[0] <= end_ns]
         return max(before) if before else (end_ns, end_ns + self.offset_ns)
 
     def finish(self, end_ns: int) -> None:

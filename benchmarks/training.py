@@ -1,0 +1,193 @@
+"""Training step against a plain implementation of the published recipe: time and memory.
+
+Plain: random batches padded to their longest clip, the published network's arithmetic, Rank-N-
+Contrast as a loop over anchors and positives. Ours: length-bucketed batches, the same network
+sizes, Rank-N-Contrast at once. Both take batch 128 in float32, with lengths drawn from the real
+durations of CMU-MOSEI's segments, each in a process of its own, in turn.
+
+    python benchmarks/training.py [--steps 3] [--audio-dim 256] [--text-dim 512] [--video-dim 256]
+
+The feature sizes default to a quarter (text: an eighth) of the paper's, so that a laptop can run
+it; ``--audio-dim 1024 --text-dim 4096 --video-dim 1024`` are the paper's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from models.network import NetworkOutput, SentimentNetwork
+from models.spec import NetworkSpec
+from trainer.distributed import Team
+from trainer.fit import batch_loss
+from trainer.losses import rank_n_contrast
+from trainer.model import SentimentModel
+from trainer.recipe import Augmentation, Loss
+from trainer.samples import Batch, Batches, FrameShapes, Sample, SampleList
+
+SEGMENTS = Path(__file__).parents[2] / "shared" / "data" / "mosei" / "segments.csv"
+BATCH, CLIPS = 128, 1536
+AUDIO_RATE_HZ, VIDEO_RATE_HZ, WORD_RATE_HZ = 50, 15, 2.6
+
+
+def durations() -> np.ndarray:
+    """Seconds of the training segments of CMU-MOSEI, or a log-normal of the same median."""
+    if SEGMENTS.is_file():
+        with SEGMENTS.open(newline="") as file:
+            rows = [r for r in csv.DictReader(file) if r["split"] == "0"]
+        seconds = np.array([float(row["end"]) - float(row["start"]) for row in rows])
+        return seconds[(seconds > 0.3) & (seconds < 60)]
+    return np.random.default_rng(0).lognormal(np.log(6.4), 0.65, 16_000).clip(0.5, 60)
+
+
+def make_samples(dims: tuple[int, int, int]) -> SampleList:
+    """Clips of real lengths with random frames; arrays are shared to keep memory for the step."""
+    generator = np.random.default_rng(1)
+    longest = 61
+    pools = [
+        generator.normal(size=(int(longest * rate) + 2, dim)).astype(np.float32)
+        for rate, dim in zip((AUDIO_RATE_HZ, WORD_RATE_HZ, VIDEO_RATE_HZ), dims, strict=True)
+    ]
+    items = []
+    for index, seconds in enumerate(generator.choice(durations(), CLIPS)):
+        audio, text, video = (
+            pool[: max(1, int(seconds * rate))]
+            for pool, rate in zip(pools, (AUDIO_RATE_HZ, WORD_RATE_HZ, VIDEO_RATE_HZ), strict=True)
+        )
+        valence = float(np.round(generator.normal(0, 1.1) * 3) / 3)
+        items.append(
+            Sample(str(index), max(-3, min(3, valence)), float(seconds), audio, text, text, video)
+        )
+    return SampleList(tuple(items))
+
+
+def looped_rank_n_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """The contrast as the published recipe computes it: a loop over the other samples."""
+    n = len(labels)
+    off = ~torch.eye(n, dtype=torch.bool)
+    gaps = (labels[:, None] - labels[None, :]).abs()[off].view(n, n - 1)
+    logits = -(features[:, None] - features[None, :]).norm(2, dim=-1) / temperature
+    logits = logits[off].view(n, n - 1)
+    exponents = logits.exp()
+    loss = logits.new_zeros(())
+    for k in range(n - 1):
+        negatives = (gaps >= gaps[:, k : k + 1]).float()
+        log_probability = logits[:, k] - (negatives * exponents).sum(-1).log()
+        loss = loss - log_probability.sum() / (n * (n - 1))
+    return loss
+
+
+def plain_loss(network: SentimentNetwork, batch: Batch) -> Tensor:
+    """Both flows with the published recipe's losses, without masks."""
+
+    def rmse(a: Tensor, b: Tensor) -> Tensor:
+        return ((a - b).square().mean() + 1e-8).sqrt()
+
+    full: NetworkOutput = network(batch.audio, batch.text, batch.video)
+    missing: NetworkOutput = network(
+        batch.audio, batch.simulated_text, batch.video, missing_text=True
+    )
+    labels = batch.valence[:, None]
+    errors = (full.valence - labels).square().mean() + (missing.valence - labels).square().mean()
+    views = torch.cat([full.rnc, missing.rnc])
+    contrast = looped_rank_n_contrast(views, torch.cat([batch.valence] * 2), 2.0)
+    return (
+        0.5 * errors
+        + 0.1 * rmse(missing.text_query, full.text_query.detach())
+        + 0.7 * rmse(missing.text_cross, full.text_cross.detach())
+        + 0.13 * rmse(missing.fused, full.fused)
+        + 0.5 * contrast
+    )
+
+
+def run(variant: str, dims: tuple[int, int, int], steps: int) -> None:
+    """One variant in this process; prints its figures as JSON."""
+    torch.manual_seed(0)
+    samples = make_samples(dims)
+    shapes = FrameShapes(*((dim,) for dim in dims))
+    published = {"weights": "raw", "mia": "text", "bounded": False, "quantiles": None}
+    sizes = dict(zip(("audio_dim", "text_dim", "video_dim"), dims, strict=True))
+    spec = NetworkSpec.model_validate(sizes if variant == "ours" else {**sizes, **published})
+    model = SentimentModel(SentimentNetwork(spec))
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
+    none = Augmentation(frame_drop=0, modality_dropout=0, sub_window=0)
+    batches = Batches(samples, shapes, BATCH, 0, none, bucketed=variant == "ours")
+    seconds = []
+    for step, batch in enumerate(batches.epoch(0)):
+        started = time.perf_counter()
+        if variant == "ours":
+            loss = batch_loss(model, batch, Loss(), Team()).total
+        else:
+            loss = plain_loss(model.network, batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step:  # the first step pays for allocations
+            seconds.append(time.perf_counter() - started)
+        if step == steps:
+            break
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"step_s": statistics.mean(seconds), "peak_mb": peak}))
+
+
+def contrast_alone() -> tuple[float, float]:
+    """Milliseconds of forward and backward of both contrasts at 2 x 128 views."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2 * BATCH, 64, generator=generator, requires_grad=True)
+    labels = torch.randint(-9, 10, (2 * BATCH,), generator=generator) / 3
+    figures = []
+    for function in (looped_rank_n_contrast, rank_n_contrast):
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            function(features, labels, 2.0).backward()
+            times.append(time.perf_counter() - started)
+        figures.append(1000 * statistics.median(times))
+    return figures[0], figures[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each variant, in turn")
+    parser.add_argument("--audio-dim", type=int, default=256)
+    parser.add_argument("--text-dim", type=int, default=512)
+    parser.add_argument("--video-dim", type=int, default=256)
+    parser.add_argument("--variant", choices=["ours", "plain"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    dims = (arguments.audio_dim, arguments.text_dim, arguments.video_dim)
+    if arguments.variant:
+        run(arguments.variant, dims, arguments.steps)
+        return
+    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
+    for _ in range(arguments.rounds):
+        for variant, figures in found.items():
+            command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
+    table = Table(title=f"Training step, batch {BATCH}, feature sizes {dims}")
+    for column in ("", "plain", "ours", "plain / ours"):
+        table.add_column(column, justify="right")
+    for label, key, digits in (("step, s", "step_s", 2), ("peak memory, MB", "peak_mb", 0)):
+        plain, ours = (statistics.median(f[key] for f in found[v]) for v in ("plain", "ours"))
+        table.add_row(label, f"{plain:.{digits}f}", f"{ours:.{digits}f}", f"{plain / ours:.2f}")
+    plain, ours = contrast_alone()
+    table.add_row("contrast alone, ms", f"{plain:.0f}", f"{ours:.1f}", f"{plain / ours:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
