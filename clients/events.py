@@ -1,0 +1,75 @@
+"""What a subscriber is told beside scores: losses and silence. Pure: the clock is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.wire.messages import Score, Status
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Scores of a stream were lost on the way: this client was too slow, or the link broke."""
+
+    stream: str
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A stream, or a worker's status, has been silent for longer than it should."""
+
+    source: str
+    """The stream's or the worker's name."""
+    silence_s: float
+    worker: bool = False
+
+
+Event = Score | Status | Gap | Stale
+
+
+class Tracker:
+    """Sequence numbers and last arrivals of every stream and worker."""
+
+    def __init__(self, stale_s: float) -> None:
+        self._stale_ns = int(stale_s * NS_PER_S)
+        self._seq: dict[str, int] = {}
+        self._heard: dict[tuple[bool, str], int] = {}
+        self._told: set[tuple[bool, str]] = set()
+
+    def take(self, message: Score | Status, now_ns: int) -> list[Event]:
+        """Events that a message makes: a gap before it, and itself unless it is a repetition.
+
+        A publisher repeats the last score for a new subscriber. A number that falls back means
+        that the worker was restarted: nothing is known to be lost.
+        """
+        name = message.envelope.stream
+        key = (isinstance(message, Status), name)
+        self._heard[key] = now_ns
+        self._told.discard(key)
+        if isinstance(message, Status):
+            if message.state == "ended":
+                self.forget(name)
+            return [message]
+        last, seq = self._seq.get(name), message.envelope.seq
+        if last == seq:
+            return []
+        self._seq[name] = seq
+        missing = 0 if last is None or seq < last else seq - last - 1
+        return [Gap(name, missing), message] if missing else [message]
+
+    def silent(self, now_ns: int) -> list[Event]:
+        """Who has become silent; each is told of once until it is heard again."""
+        found: list[Event] = []
+        for key, heard_ns in self._heard.items():
+            if now_ns - heard_ns > self._stale_ns and key not in self._told:
+                self._told.add(key)
+                worker, name = key
+                found.append(Stale(name, (now_ns - heard_ns) / NS_PER_S, worker))
+        return found
+
+    def forget(self, worker: str) -> None:
+        """Expect nothing more of a worker that ended by itself."""
+        self._heard.pop((True, worker), None)

@@ -1,0 +1,201 @@
+"""Subscribers: scores as a blocking iterator, as the latest value, or asynchronously.
+
+    with Subscriber() as scores:
+        for score in scores:
+            print(score.envelope.stream, score.valence, score.interval)
+
+ZeroMQ connects again by itself; what was lost or has fallen silent is told by ``events``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from clients.events import NS_PER_S, Event, Tracker
+from engine.wire.clock import now_ns
+from engine.wire.messages import Score, Status
+from engine.wire.security import ClientSecurity
+from engine.wire.sockets import ScoreReceiver
+
+SCORES = "tcp://127.0.0.1:5571"
+STALE_S = 3.0
+POLL_MS = 100
+
+
+class Subscriber:
+    """Receives scores of one engine; used by one thread."""
+
+    def __init__(
+        self,
+        endpoint: str = SCORES,
+        streams: Iterable[str] = (),
+        keys_dir: Path | None = None,
+        stale_s: float = STALE_S,
+    ) -> None:
+        """Connect; needs no engine to be there yet.
+
+        Args:
+            endpoint: the engine's scores endpoint.
+            streams: names of the streams wanted; none for all of them.
+            keys_dir: this client's CURVE keys, where the engine asks for them.
+            stale_s: silence after which ``events`` tells of it.
+
+        Raises:
+            WireError: the endpoint is none, or there are no keys.
+        """
+        security = None if keys_dir is None else ClientSecurity.read(keys_dir)
+        self._receiver = ScoreReceiver(endpoint, tuple(streams), security=security)
+        self._tracker = Tracker(stale_s)
+        self._latest: dict[str, tuple[int, Score]] = {}
+        self._waiting: deque[Event] = deque()
+        self._closed = False
+
+    @property
+    def rejected(self) -> int:
+        """Malformed messages so far."""
+        return self._receiver.rejected
+
+    def __iter__(self) -> Iterator[Score]:
+        """Every score as it comes; waits for the next, ends when the subscriber is closed."""
+        return (event for event in self.events() if isinstance(event, Score))
+
+    def events(self) -> Iterator[Event]:
+        """Scores, worker status, gaps and silences as they come.
+
+        Raises:
+            WireError: the engine refused this client's key.
+        """
+        while not self._closed:
+            yield from self.poll(POLL_MS)
+
+    def poll(self, timeout_ms: int = 0) -> list[Event]:
+        """Events that have come within ``timeout_ms``; empty where there are none.
+
+        Raises:
+            WireError: the engine refused this client's key.
+        """
+        self._wait(timeout_ms)
+        events = list(self._waiting)
+        self._waiting.clear()
+        return events
+
+    def latest(self, stream: str | None = None, max_age_ms: float | None = None) -> Score | None:
+        """The newest score of a stream (of any, without a name), without waiting.
+
+        None before the first one, or where the newest came longer than ``max_age_ms`` ago.
+        Events that it reads past are kept for ``events``.
+        """
+        self._wait(0)
+        known = [self._latest[stream]] if stream in self._latest else []
+        if stream is None:
+            known = list(self._latest.values())
+        if not known:
+            return None
+        heard_ns, score = max(known, key=lambda entry: entry[0])
+        age_ms = (now_ns() - heard_ns) * 1000 / NS_PER_S
+        return None if max_age_ms is not None and age_ms > max_age_ms else score
+
+    def close(self) -> None:
+        """Disconnect; a running iteration ends."""
+        if not self._closed:
+            self._closed = True
+            self._receiver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _wait(self, timeout_ms: int) -> None:
+        first = None if self._waiting else self._receiver.receive(timeout_ms)
+        if first is not None:
+            self._take(first)
+        for message in self._receiver.receive_all():
+            self._take(message)
+        self._waiting += self._tracker.silent(now_ns())
+
+    def _take(self, message: Score | Status) -> None:
+        now = now_ns()
+        if isinstance(message, Score):
+            self._latest[message.envelope.stream] = (now, message)
+        self._waiting += self._tracker.take(message, now)
+
+
+class AsyncSubscriber:
+    """The same verbs for asyncio: ``async for score in subscriber``."""
+
+    def __init__(
+        self,
+        endpoint: str = SCORES,
+        streams: Iterable[str] = (),
+        keys_dir: Path | None = None,
+        stale_s: float = STALE_S,
+    ) -> None:
+        """Connect; see ``Subscriber``."""
+        self._subscriber = Subscriber(endpoint, streams, keys_dir, stale_s)
+
+    @property
+    def rejected(self) -> int:
+        """Malformed messages so far."""
+        return self._subscriber.rejected
+
+    async def __aiter__(self) -> AsyncIterator[Score]:
+        """Every score as it comes."""
+        async for event in self.events():
+            if isinstance(event, Score):
+                yield event
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Scores, worker status, gaps and silences as they come."""
+        while not self._subscriber._closed:
+            events = self._subscriber.poll(0)
+            for event in events:
+                yield event
+            if not events:
+                await self._readable()
+
+    def latest(self, stream: str | None = None, max_age_ms: float | None = None) -> Score | None:
+        """The newest score, without waiting; see ``Subscriber.latest``."""
+        return self._subscriber.latest(stream, max_age_ms)
+
+    async def close(self) -> None:
+        """Disconnect; a running iteration ends."""
+        self._subscriber.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _readable(self) -> None:
+        """Wait for the socket's edge, at most ``POLL_MS``: an edge before it is set is missed."""
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        descriptor = self._subscriber._receiver.raw.fileno()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        loop.add_reader(descriptor, wake)
+        try:
+            await asyncio.wait([woken], timeout=POLL_MS / 1000)
+        finally:
+            loop.remove_reader(descriptor)

@@ -1,0 +1,91 @@
+"""Watching: a live table of every stream in the terminal, or a line per score."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from clients.events import Event, Gap, Stale
+from clients.subscriber import Subscriber
+from engine.wire.messages import Score, Status
+from engine.wire.render import Sparkline, score_line, score_table
+
+REFRESH_HZ = 8
+NOTICE = "Sentiment of the people before these devices is being analysed."
+
+
+class Board:
+    """What the screen shows; pure."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._scores: dict[str, tuple[Score, Sparkline]] = {}
+        self._status: dict[str, Status] = {}
+        self._silent: dict[str, Stale] = {}
+        self.lost: Counter[str] = Counter()
+
+    def take(self, event: Event) -> None:
+        """Take in an event."""
+        if isinstance(event, Gap):
+            self.lost[event.stream] += event.missing
+        elif isinstance(event, Stale):
+            self._silent[event.source] = event
+        elif isinstance(event, Status):
+            self._status[event.envelope.stream] = event
+            self._silent.pop(event.envelope.stream, None)
+        else:
+            name = event.envelope.stream
+            line = self._scores[name][1] if name in self._scores else Sparkline()
+            line.push(event.valence)
+            self._scores[name] = (event, line)
+            self._silent.pop(name, None)
+
+    def render(self) -> RenderableType:
+        """Draw the board."""
+        if not self._scores and not self._status:
+            return Text(f"waiting for an engine on {self._endpoint} (python -m engine)", "yellow")
+        parts: list[RenderableType] = [
+            score_table(self._scores.values(), title=f"Undertone on {self._endpoint}"),
+            Text(NOTICE, "dim"),
+        ]
+        workers = [f"{name} {status.state}" for name, status in sorted(self._status.items())]
+        parts.append(Text("workers: " + (", ".join(workers) or "none heard"), "dim"))
+        for stale in self._silent.values():
+            kind = "worker" if stale.worker else "stream"
+            parts.append(Text(f"{kind} {stale.source}: silent", "bold red"))
+        for name, missing in self.lost.items():
+            parts.append(Text(f"stream {name}: {missing} scores lost on the way here", "red"))
+        return Group(*parts)
+
+
+def watch(subscriber: Subscriber, endpoint: str, console: Console | None = None) -> None:
+    """Show scores until interrupted."""
+    console = console or Console()
+    if console.is_terminal:
+        _live(subscriber, Board(endpoint), console)
+    else:
+        for line in lines(subscriber.events()):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def lines(events: Iterable[Event]) -> Iterable[str]:
+    """One line per event, for pipes and logs."""
+    for event in events:
+        if isinstance(event, Score):
+            yield score_line(event)
+        elif isinstance(event, Gap):
+            yield f"{event.stream}  {event.missing} scores lost on the way here"
+        elif isinstance(event, Stale):
+            yield f"{event.source}  silent for {event.silence_s:.1f} s"
+
+
+def _live(subscriber: Subscriber, board: Board, console: Console) -> None:
+    with Live(board.render(), console=console, auto_refresh=False, screen=False) as live:
+        while True:
+            for event in subscriber.poll(1000 // REFRESH_HZ):
+                board.take(event)
+            live.update(board.render(), refresh=True)
