@@ -71,7 +71,11 @@ class Desk:
     def take(self, message: Message, now_ns: int) -> None:
         """File a message of a capture worker or a client; pass a capture worker's status on."""
         if isinstance(message, Status):
-            self._publish(message)
+            # Only this worker speaks for itself: nobody else's word of it is passed on.
+            if message.worker == "capture" and message.envelope.stream != self.NAME:
+                self._publish(message)
+            else:
+                self._counters["messages_unexpected"] += 1
         elif self.state == "paused":
             self._counters["messages_paused"] += 1
         else:

@@ -153,7 +153,9 @@ def _read_array(fields: Fields, buffers: Sequence[Frame]) -> tuple[str, NDArray[
         size *= axis
     if size != len(buffers[0]):
         raise WireError(f"buffers[0]: expected {size} bytes by its shape, got {len(buffers[0])}")
-    return name, np.frombuffer(buffers[0], dtype).reshape(shape)
+    values = np.frombuffer(buffers[0], dtype).reshape(shape)
+    values.flags.writeable = False
+    return name, values
 
 
 # Audio

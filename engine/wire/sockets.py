@@ -23,6 +23,8 @@ from engine.wire.security import ClientSecurity, ServerSecurity
 INGEST_QUEUE = 256
 """Messages a sender queues for a slow worker: some seconds, then the newest are dropped."""
 SCORE_QUEUE = 1000
+MAX_REMEMBERED = 4096
+"""Last messages kept for new subscribers; beyond it the longest silent topic is forgotten."""
 SCORE_TOPIC, STATUS_TOPIC = b"score/", b"status/"
 
 
@@ -144,7 +146,11 @@ class ScorePublisher(_Socket):
     def publish(self, message: Score | Status) -> None:
         """Send to everyone who subscribed; never waits."""
         frames = encode(message)
-        self._last[bytes(frames[0])] = frames
+        name = bytes(frames[0])
+        self._last.pop(name, None)
+        self._last[name] = frames
+        if len(self._last) > MAX_REMEMBERED:
+            del self._last[next(iter(self._last))]
         self._zmq.send_multipart(frames)
 
     def greet(self) -> int:
