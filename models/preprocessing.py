@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+Triple = tuple[float, float, float]
 
 SAMPLE_RATE_HZ = 16_000
 HOP = 160
@@ -93,10 +94,17 @@ def mel_of_silence() -> Floats:
     return _silence().copy()
 
 
-def normalise_crop(crop: NDArray[np.uint8], size_px: int, channels: int) -> Floats:
-    """A face crop [H, W, 3] (BGR) to [channels, size_px, size_px], zero mean, unit contrast.
+def normalise_crop(
+    crop: NDArray[np.uint8],
+    size_px: int,
+    channels: int,
+    colour: tuple[Triple, Triple] | None = None,
+) -> Floats:
+    """A face crop [H, W, 3] (BGR) to [channels, size_px, size_px].
 
-    One channel is luminance. Each crop is normalised by itself, against lighting.
+    One channel is luminance, three are BGR; each crop is normalised by itself to zero mean and
+    unit contrast, against lighting. ``colour``, the (mean, deviation) per RGB channel that a
+    pretrained vision model was trained with, gives RGB normalised by those instead.
 
     Raises:
         PreprocessingError: another shape or dtype.
@@ -114,7 +122,11 @@ def normalise_crop(crop: NDArray[np.uint8], size_px: int, channels: int) -> Floa
     method = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
     resized = cv2.resize(picture, (size_px, size_px), interpolation=method)
     values = resized.reshape(size_px, size_px, channels).astype(np.float32) / 255.0
-    values = (values - values.mean()) / max(float(values.std()), MIN_CONTRAST)
+    if colour is not None:
+        mean, deviation = (np.asarray(triple, np.float32) for triple in colour)
+        values = (values[..., ::-1] - mean) / deviation
+    else:
+        values = (values - values.mean()) / max(float(values.std()), MIN_CONTRAST)
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 

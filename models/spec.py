@@ -88,6 +88,8 @@ class ImageEncoderSpec(Spec):
     channels_in: Literal[1, 3]
     rate_hz: float = Field(10.0, gt=0)
     """Crops per second that the network was trained on."""
+    colour: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    """Mean and deviation per RGB channel of a pretrained model; None: each crop by itself."""
     source: str | None = None
     layer: int | None = None
     channels: int | None = None

@@ -205,7 +205,10 @@ class VideoTrack:
         spec = self._spec
         if spec is None:
             return [], np.zeros(0, np.int64)
-        crops = [normalise_crop(item.crop, spec.size_px, spec.channels_in) for item in waiting]
+        crops = [
+            normalise_crop(item.crop, spec.size_px, spec.channels_in, spec.colour)
+            for item in waiting
+        ]
         return crops, np.array([item.t_end_ns for item in waiting], np.int64)
 
     def accept(self, frames: Frames, t_end_ns: Times) -> None:

@@ -343,13 +343,12 @@ def _write_status(message: Status, header: dict[str, Any]) -> None:
 
 
 def _read_status(envelope: Envelope, fields: Fields, array: tuple[str, Any] | None) -> Status:
-    counters = fields.numbers("counters")
     return Status(
         envelope,
         fields.choice("worker", get_args(WorkerKind)),
         fields.choice("state", get_args(WorkerState)),
         fields.text("detail", 1000),
-        {name: int(value) for name, value in counters.items()},
+        fields.integers("counters"),
         fields.numbers("gauges"),
     )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 Choice = TypeVar("Choice", bound=str)
 
 INT64_MAX = 2**63 - 1
+MAX_ENTRIES = 256
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 class WireError(Exception):
@@ -95,12 +98,23 @@ class Fields:
             raise self._error(name, f"a list of at most {longest} items", value)
         return value
 
-    def numbers(self, name: str, longest: int = 256) -> dict[str, float]:
-        """A map of at most ``longest`` names to finite numbers."""
-        inner = self.map(name)
-        if len(inner._map) > longest:
-            raise self._error(name, f"at most {longest} entries", inner._map)
+    def numbers(self, name: str) -> dict[str, float]:
+        """A map of at most 256 plain names to finite numbers."""
+        inner = self._named(name)
         return {key: inner.number(key) for key in inner._map}
+
+    def integers(self, name: str) -> dict[str, int]:
+        """A map of at most 256 plain names to integers from 0."""
+        inner = self._named(name)
+        return {key: inner.integer(key) for key in inner._map}
+
+    def _named(self, name: str) -> Fields:
+        """A map whose keys are safe to repeat in an error, a log or a metric."""
+        inner = self.map(name)
+        if len(inner._map) > MAX_ENTRIES or not all(map(PLAIN_NAME.fullmatch, inner._map)):
+            expected = f"at most {MAX_ENTRIES} names of letters, digits and underscores"
+            raise self._error(name, expected, inner._map)
+        return inner
 
     def _error(self, name: str, expected: str, value: object) -> WireError:
         return WireError(f"{self._place}.{name}: expected {expected}, got {_kind(value)}")

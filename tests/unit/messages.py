@@ -19,6 +19,7 @@ from engine.wire.messages import (
 )
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}", fullmatch=True)
+plain = st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True)
 shares = st.floats(0, 1)
 valences = st.floats(-3, 3)
 counts = st.integers(0, 2**40)
@@ -88,8 +89,8 @@ statuses = st.builds(
     st.sampled_from(["capture", "inference"]),
     st.sampled_from(["starting", "running", "reconnecting", "ended"]),
     short,
-    st.dictionaries(short, counts, max_size=4),
-    st.dictionaries(short, st.floats(-1e9, 1e9), max_size=4),
+    st.dictionaries(plain, counts, max_size=4),
+    st.dictionaries(plain, st.floats(-1e9, 1e9), max_size=4),
 )
 texts = st.builds(Text, envelopes(), st.text(max_size=200))
 messages = st.one_of(audio(), video(), scores, statuses, texts)

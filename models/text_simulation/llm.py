@@ -1,0 +1,208 @@
+"""The paper's text simulation: a language model recognises the speech, its states are the text.
+
+A frozen speech encoder's frames, five by five through an adapter, stand before a prompt; the
+model generates, and the states of one layer at each generated token are the simulated text
+(facts: paper, Text simulation). Run once per speech segment, never on the scoring path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.encoders.transformers_speech import SpeechEncoder, speech_spec
+from models.pretrained import PretrainedError, half_on_gpu, hidden_state, load
+from models.spec import SAMPLE_RATE_HZ
+from models.text_simulation.protocol import SimulatedText
+
+PROMPT = (
+    "USER: Transcribe speech to text. Output the transcription directly without redundant "
+    "content. Ensure that the output is not duplicated. \n ASSISTANT:"
+)
+
+
+@dataclass(frozen=True)
+class LlmSettings:
+    """Which models, and how they generate."""
+
+    speech: str
+    """Speech encoder by name or path; its last layer is used."""
+    language_model: str
+    adapter: Path | None = None
+    """Adapter weights (.safetensors, .pt); None: random, for fitting an adapter."""
+    layer: int = -4
+    concatenate: int = 5
+    adapter_dim: int = 2048
+    beams: int = 4
+    max_tokens: int = 200
+    prompt: str = PROMPT
+
+
+class FrameConcatenatingAdapter(nn.Module):
+    """Speech frames [B, T, D] at 50 Hz to language model embeddings [B, T // k, D']."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, concatenate: int) -> None:
+        super().__init__()
+        self.concatenate = concatenate
+        self.linear1 = nn.Linear(inputs * concatenate, hidden)
+        self.linear2 = nn.Linear(hidden, outputs)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Concatenate k frames each, the remainder dropped; Linear, ReLU, Linear."""
+        batch, count, width = frames.shape
+        groups = count // self.concatenate
+        joined = frames[:, : groups * self.concatenate].reshape(
+            batch, groups, width * self.concatenate
+        )
+        embeddings: Tensor = self.linear2(torch.relu(self.linear1(joined)))
+        return embeddings
+
+    def load(self, path: Path) -> None:
+        """Load weights; keys may carry a prefix, as in SLAM-ASR's checkpoints.
+
+        Raises:
+            PretrainedError: unreadable, or keys missing or misshapen.
+        """
+        state = {key: _find(read_weights(path), key, path) for key in self.state_dict()}
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            raise PretrainedError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+class LlmTextSimulation:
+    """Text simulation with a causal language model."""
+
+    def __init__(self, settings: LlmSettings, device: torch.device | None = None) -> None:
+        """Load both models; bfloat16 on a GPU, float32 on a CPU.
+
+        Raises:
+            PretrainedError: one of them cannot be loaded, or the adapter does not fit.
+        """
+        best, dtype = half_on_gpu()
+        self._device = device or best
+        self._dtype = dtype if self._device.type == "cuda" else torch.float32
+        self._settings = settings
+        self._speech = SpeechEncoder(speech_spec(settings.speech, layer=-1))
+        self._speech.to(self._device, self._dtype)
+        self._tokenizer, model = load(
+            settings.language_model, "AutoTokenizer", "AutoModelForCausalLM"
+        )
+        self._model = model.to(self._device, self._dtype).eval()
+        self.dim = int(model.config.hidden_size)
+        self._adapter = FrameConcatenatingAdapter(
+            self._speech.spec.dim, settings.adapter_dim, self.dim, settings.concatenate
+        )
+        if settings.adapter is not None:
+            self._adapter.load(settings.adapter)
+        self._adapter.to(self._device, self._dtype).eval()
+
+    @torch.inference_mode()
+    def simulate(self, segments: Sequence[NDArray[np.float32]]) -> list[SimulatedText]:
+        """Simulate the text of speech segments [N] at 16 kHz, in one batch.
+
+        A segment shorter than one concatenated frame (0.1 s) gives no frames.
+        """
+        shortest = self._speech.spec.stride * self._settings.concatenate
+        long_enough = [i for i, samples in enumerate(segments) if len(samples) >= shortest]
+        found = [self._nothing() for _ in segments]
+        if not long_enough:
+            return found
+        prompts = [self._prompted(segments[i]) for i in long_enough]
+        states = self._generate(prompts)
+        for index, frames in zip(long_enough, states, strict=True):
+            seconds = len(segments[index]) / SAMPLE_RATE_HZ
+            ends = np.arange(1, len(frames) + 1) / max(1, len(frames)) * seconds
+            found[index] = SimulatedText(frames, ends)
+        return found
+
+    def _nothing(self) -> SimulatedText:
+        return SimulatedText(np.zeros((0, self.dim), np.float32), np.zeros(0))
+
+    def _prompted(self, samples: NDArray[np.float32]) -> Tensor:
+        """[S, D]: the speech's embeddings, then the prompt's."""
+        sound = torch.from_numpy(samples)[None].to(self._device)
+        speech = self._adapter(self._speech(sound).to(self._dtype))[0]
+        tokens = self._tokenizer(self._settings.prompt, return_tensors="pt").input_ids
+        prompt = self._model.get_input_embeddings()(tokens.to(self._device))[0]
+        return torch.cat([speech, prompt])
+
+    def _generate(self, prompts: Sequence[Tensor]) -> list[NDArray[np.float32]]:
+        """States [T, D] of the generated tokens of each prompt's winning sequence."""
+        longest = max(len(prompt) for prompt in prompts)
+        batch = torch.zeros(len(prompts), longest, self.dim, device=self._device, dtype=self._dtype)
+        mask = torch.zeros(len(prompts), longest, device=self._device, dtype=torch.long)
+        for row, prompt in enumerate(prompts):  # left padding: generation goes on at the right
+            batch[row, longest - len(prompt) :] = prompt
+            mask[row, longest - len(prompt) :] = 1
+        end = self._tokenizer.eos_token_id
+        output = self._model.generate(
+            inputs_embeds=batch,
+            attention_mask=mask,
+            num_beams=self._settings.beams,
+            do_sample=False,
+            max_new_tokens=self._settings.max_tokens,
+            return_dict_in_generate=True,
+            output_hidden_states=True,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+        return [self._winning_states(output, row, end) for row in range(len(prompts))]
+
+    def _winning_states(self, output: Any, row: int, end: int | None) -> NDArray[np.float32]:
+        """Walk back along the beams of the winning sequence, up to its end of text.
+
+        Step 0 holds the prompt's states and is dropped; step i those of the i-th generated token
+        in the row that the (i + 1)-th was generated from.
+        """
+        tokens = output.sequences[row].tolist()
+        count = tokens.index(end) + 1 if end in tokens else len(tokens)
+        beams = getattr(output, "beam_indices", None)
+        states = []
+        for step in range(1, min(count, len(output.hidden_states))):
+            source = row if beams is None else int(beams[row, step])
+            if source < 0:
+                break
+            layer = hidden_state(
+                output.hidden_states[step], self._settings.layer, self._settings.language_model
+            )
+            states.append(layer[source, -1].float().cpu().numpy())
+        if not states:
+            return np.zeros((0, self.dim), np.float32)
+        return np.stack(states).astype(np.float32)
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict without running a stranger's code.
+
+    Raises:
+        PretrainedError: unreadable, or not a mapping of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise many kinds
+        raise PretrainedError(
+            f"{path}: cannot be read as weights ({type(error).__name__})"
+        ) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise PretrainedError(f"{path}: expected a mapping of names to tensors")
+    return state
+
+
+def _find(state: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
+    found = [value for name, value in state.items() if name == key or name.endswith(f".{key}")]
+    if len(found) != 1:
+        raise PretrainedError(f"{path}: expected one tensor named {key}, got {len(found)}")
+    return found[0]
