@@ -9,21 +9,18 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.bundle import CALIBRATION, CARD, CONFIG, WEIGHTS, BundleError, digest
 from models.calibration import Calibration
+from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.network import SentimentNetwork
 from models.preprocessing import N_MELS
-from models.spec import (
-    BundleConfig,
-    GraphName,
-    ImageEncoderSpec,
-    SequenceEncoderSpec,
-    TextEncoderSpec,
-)
+from models.spec import BundleConfig, GraphName, TextEncoderSpec
+from models.text_simulation.student import StudentTextSimulation
 
 OPSET = 18
 FUSION_INPUTS = (
@@ -45,9 +42,9 @@ class Parts:
     """The modules of a bundle; None where the frames come from elsewhere."""
 
     network: SentimentNetwork
-    audio_encoder: nn.Module | None = None
-    text_simulation: nn.Module | None = None
-    video_encoder: nn.Module | None = None
+    audio_encoder: VoiceEncoder | None = None
+    text_simulation: StudentTextSimulation | None = None
+    video_encoder: FaceEncoder | None = None
     text_encoder: TextEncoderSpec | None = None
 
     @property
@@ -148,8 +145,8 @@ def write_bundle(
         _write_weights(parts, work / WEIGHTS)
         (work / CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n")
         (work / CARD).write_text(card)
-        for name, path in (extra_files or {}).items():
-            shutil.copyfile(path, work / name)
+        for file_name, source in (extra_files or {}).items():
+            shutil.copyfile(source, work / file_name)
         config = BundleConfig(
             name=label.name,
             version=label.version,
@@ -157,13 +154,13 @@ def write_bundle(
             licence=label.licence,
             window_ms=label.window_ms,
             network=parts.network.spec,
-            audio_encoder=_sequence_spec(parts.audio_encoder),
-            text_simulation=_sequence_spec(parts.text_simulation),
-            video_encoder=_image_spec(parts.video_encoder),
+            audio_encoder=parts.audio_encoder.spec if parts.audio_encoder else None,
+            text_simulation=parts.text_simulation.spec if parts.text_simulation else None,
+            video_encoder=parts.video_encoder.spec if parts.video_encoder else None,
             text_encoder=parts.text_encoder,
             precision="float16" if half else "float32",
             graphs=graphs,
-            files={path.name: digest(path) for path in sorted(work.iterdir())},
+            files={file.name: digest(file) for file in sorted(work.iterdir())},
         )
         (work / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
         if directory.is_dir():
@@ -174,18 +171,18 @@ def write_bundle(
 
 def export_graph(name: GraphName, module: nn.Module, path: Path, half: bool = False) -> None:
     """Export one module with dynamic batch and lengths, inputs and outputs in float32."""
-    graph, inputs, dynamic, input_names, output_names = _signature(name, module)
+    signature = _signature(module)
     with warnings.catch_warnings():
         # The exporter and its own dependencies warn of what it is about to do anyway.
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            graph.eval(),
-            inputs,
+            signature.graph.eval(),
+            signature.inputs,
             dynamo=True,
-            dynamic_shapes=dynamic,
-            input_names=list(input_names),
-            output_names=list(output_names),
+            dynamic_shapes=signature.dynamic,
+            input_names=list(signature.input_names),
+            output_names=list(signature.output_names),
             opset_version=OPSET,
             verbose=False,
         )
@@ -196,32 +193,50 @@ def export_graph(name: GraphName, module: nn.Module, path: Path, half: bool = Fa
         _convert_to_half(path)
 
 
-def _signature(
-    name: GraphName, module: nn.Module
-) -> tuple[nn.Module, tuple[Tensor, ...], object, tuple[str, ...], tuple[str, ...]]:
+@dataclass(frozen=True, eq=False)
+class _Signature:
+    """Example inputs of a graph, which of their axes vary, and the names on both sides."""
+
+    graph: nn.Module
+    inputs: tuple[Tensor, ...]
+    dynamic: tuple[Any, ...]
+    input_names: tuple[str, ...] = ("input",)
+    output_names: tuple[str, ...] = ("frames",)
+
+
+def _signature(module: nn.Module) -> _Signature:
     batch = torch.export.Dim("batch", min=1)
-    if name == "fusion":
-        assert isinstance(module, SentimentNetwork)
-        spec = module.spec
-        inputs: list[Tensor] = []
-        dynamic: list[object] = []
-        sizes = (("audio", spec.audio_dim), ("text", spec.text_dim), ("video", spec.video_dim))
-        for count, (modality, size) in enumerate(sizes, 5):
-            frames = torch.export.Dim(f"{modality}_frames", min=1)
-            inputs += [torch.randn(2, count, size), torch.ones(2, count, dtype=torch.bool)]
-            dynamic += [{0: batch, 1: frames}] * 2
-        inputs.append(torch.tensor([True, False]))
-        dynamic.append({0: batch})
-        return FusionGraph(module), tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS
-    spec_of = module.spec
-    if name == "video_encoder":
-        size = int(spec_of.size_px)
-        crops = torch.randn(2, int(spec_of.channels_in), size, size)
-        return module, (crops,), ({0: batch},), ("input",), ("frames",)
-    stride, context = int(spec_of.stride), int(spec_of.left_context)
-    features = N_MELS if spec_of.input == "log_mel" else int(module.input.in_channels)
-    example = torch.randn(2, context + 7 * stride, features)
-    return module, (example,), ({0: batch, 1: torch.export.Dim.DYNAMIC},), ("input",), ("frames",)
+    if isinstance(module, SentimentNetwork):
+        return _fusion_signature(module, batch)
+    if isinstance(module, FaceEncoder):
+        crop = module.spec
+        crops = torch.randn(2, crop.channels_in, crop.size_px, crop.size_px)
+        return _Signature(module, (crops,), ({0: batch},))
+    if isinstance(module, VoiceEncoder):
+        features = N_MELS
+    elif isinstance(module, StudentTextSimulation):
+        features = module.input.in_channels
+    else:
+        raise TypeError(f"no graph is defined for {type(module).__name__}")
+    spec = module.spec
+    example = torch.randn(2, spec.left_context + 7 * spec.stride, features)
+    return _Signature(module, (example,), ({0: batch, 1: torch.export.Dim.DYNAMIC},))
+
+
+def _fusion_signature(network: SentimentNetwork, batch: Any) -> _Signature:
+    spec = network.spec
+    inputs: list[Tensor] = []
+    dynamic: list[Any] = []
+    sizes = (("audio", spec.audio_dim), ("text", spec.text_dim), ("video", spec.video_dim))
+    for count, (modality, size) in enumerate(sizes, 5):
+        frames = torch.export.Dim(f"{modality}_frames", min=1)
+        inputs += [torch.randn(2, count, size), torch.ones(2, count, dtype=torch.bool)]
+        dynamic += [{0: batch, 1: frames}] * 2
+    inputs.append(torch.tensor([True, False]))
+    dynamic.append({0: batch})
+    return _Signature(
+        FusionGraph(network), tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS
+    )
 
 
 def _convert_to_half(path: Path) -> None:
@@ -245,21 +260,3 @@ def _write_weights(parts: Parts, path: Path) -> None:
         for key, value in module.state_dict().items()
     }
     save_file(tensors, path)
-
-
-def _sequence_spec(module: nn.Module | None) -> SequenceEncoderSpec | None:
-    if module is None:
-        return None
-    spec = module.spec
-    if not isinstance(spec, SequenceEncoderSpec):
-        raise TypeError(f"expected a SequenceEncoderSpec, got {type(spec).__name__}")
-    return spec
-
-
-def _image_spec(module: nn.Module | None) -> ImageEncoderSpec | None:
-    if module is None:
-        return None
-    spec = module.spec
-    if not isinstance(spec, ImageEncoderSpec):
-        raise TypeError(f"expected an ImageEncoderSpec, got {type(spec).__name__}")
-    return spec

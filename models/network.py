@@ -196,7 +196,7 @@ class SentimentNetwork(nn.Module):
         raw = self.valence(fused)  # [B, 1]
         ends: list[Tensor] = []
         if self.spread is not None:
-            below, above = F.softplus(self.spread(fused)).split(1, dim=1)
+            below, above = torch.split(F.softplus(self.spread(fused)), 1, dim=1)
             ends = [raw - below, raw + above]
         scores = [_bound(value) if self.spec.bounded else value for value in (raw, *ends)]
         nothing = torch.full_like(raw, float("nan"))

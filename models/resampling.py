@@ -68,7 +68,7 @@ class Resampler:
         needed = int(ready * self._down // self._up) - self._half
         self._kept = kept[needed - self._kept_from :].copy()
         self._kept_from = needed
-        return out.astype(np.float32, copy=False)
+        return np.asarray(out, np.float32)
 
 
 def resample(samples: NDArray[np.floating], from_hz: int, to_hz: int) -> Floats:
@@ -84,4 +84,4 @@ def _filters(up: int, half: int, cutoff: float) -> Floats:
     offsets = np.arange(-half, half + 1)[None, :] - (np.arange(up) / up)[:, None]
     window = np.i0(KAISER_BETA * np.sqrt(np.maximum(0, 1 - (offsets / (half + 1)) ** 2)))
     taps = np.sinc(cutoff * 0.97 * offsets) * window
-    return (taps / taps.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(taps / taps.sum(1, keepdims=True), np.float32)

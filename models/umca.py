@@ -86,4 +86,5 @@ class UnifiedQueries(nn.Module):
     def forward(self, mixed: Tensor) -> Tensor:
         """[7, B, d] mixtures to [B, 7, d] queries."""
         queries = torch.relu(torch.baddbmm(self.bias, mixed, self.weight))
-        return self.dropout(queries.transpose(0, 1))
+        dropped: Tensor = self.dropout(queries.transpose(0, 1))
+        return dropped

@@ -1,0 +1,1 @@
+"""The offline trainer: corpora to bundles. Needs the extra ``train``."""

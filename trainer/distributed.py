@@ -54,7 +54,7 @@ class Team:
         for field in fields(output):
             value = getattr(output, field.name)
             if isinstance(value, Tensor):
-                gathered[field.name] = _Gather.apply(value, bounds, self.rank)
+                gathered[field.name] = _gather(value, bounds, self.rank)
         return replace(output, **gathered)
 
     def gather_tensor(self, value: Tensor, rows: int) -> Tensor:
@@ -62,8 +62,7 @@ class Team:
         bounds = self.bounds(rows)
         if len(bounds) == 2:
             return value
-        gathered: Tensor = _Gather.apply(value, bounds, self.rank)
-        return gathered
+        return _gather(value, bounds, self.rank)
 
     def sum_gradients(self, module: nn.Module, rows: int) -> None:
         """Add up the gradients of all processes (mean, where each ran the whole batch)."""
@@ -92,6 +91,11 @@ def join(device: torch.device) -> Team:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Team(dist.get_rank(), dist.get_world_size())
+
+
+def _gather(value: Tensor, bounds: list[int], rank: int) -> Tensor:
+    gathered: Tensor = _Gather.apply(value, bounds, rank)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 class _Gather(torch.autograd.Function):

@@ -223,9 +223,9 @@ def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
 def _log(folder: Path, epoch: Epoch) -> None:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    with SummaryWriter(str(folder / "tensorboard")) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
         rows = {f"train/{name}": value for name, value in epoch.terms.items()}
         rows |= {f"valid/{name}": value for name, value in epoch.valid.items()}
         rows["learning_rate"] = epoch.learning_rate
         for name, value in rows.items():
-            writer.add_scalar(name, value, epoch.epoch)  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, epoch.epoch)

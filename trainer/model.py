@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.network import NetworkOutput, SentimentNetwork
 from models.preprocessing import mel_of_silence
+from models.text_simulation.student import StudentTextSimulation
 from trainer.samples import Batch
 
 
@@ -39,9 +41,9 @@ class SentimentModel(nn.Module):
     def __init__(
         self,
         network: SentimentNetwork,
-        audio_encoder: nn.Module | None = None,
-        video_encoder: nn.Module | None = None,
-        text_simulation: nn.Module | None = None,
+        audio_encoder: VoiceEncoder | None = None,
+        video_encoder: FaceEncoder | None = None,
+        text_simulation: StudentTextSimulation | None = None,
         frame_drop: float = 0.0,
     ) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class SentimentModel(nn.Module):
 
 
 def run_sequence(
-    encoder: nn.Module, inputs: Tensor, mask: Tensor, context_row: Tensor
+    encoder: VoiceEncoder | StudentTextSimulation, inputs: Tensor, mask: Tensor, context_row: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run an embedded sequence encoder over padded inputs [B, N, D] with its left context.
 
@@ -118,8 +120,7 @@ def run_sequence(
         Frames [B, T, D'] and their mask [B, T]; a frame counts where its last input does. There
         is at least one frame, masked where the inputs are shorter than a stride.
     """
-    stride = int(encoder.spec.stride)
-    context = int(encoder.spec.left_context)
+    stride, context = encoder.spec.stride, encoder.spec.left_context
     rows, length = mask.shape
     whole = max(stride, length // stride * stride)
     inputs = F.pad(inputs, (0, 0, 0, max(0, whole - length)))[:, :whole]
@@ -130,7 +131,7 @@ def run_sequence(
     return frames, mask[:, stride - 1 :: stride]
 
 
-def run_images(encoder: nn.Module, crops: Tensor, mask: Tensor, dim: int) -> Tensor:
+def run_images(encoder: FaceEncoder, crops: Tensor, mask: Tensor, dim: int) -> Tensor:
     """Run an image encoder over the unmasked crops of [B, T, C, S, S]; frames [B, T, dim]."""
     frames = crops.new_zeros((*mask.shape, dim))
     if bool(mask.any()):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Sample:
 
     def keep(self, modalities: Sequence[str]) -> Sample:
         """The sample reduced to some modalities; simulated text goes with the audio it is from."""
-        hidden: dict[str, None] = {m: None for m in EVIDENCE if m not in modalities}
+        hidden: dict[str, Any] = {m: None for m in EVIDENCE if m not in modalities}
         if "audio" in hidden:
             hidden["simulated_text"] = None
         return replace(self, **hidden)
@@ -213,8 +213,7 @@ class Batches:
             blocks = [indices[i : i + block] for i in range(0, len(indices), block)]
             indices = np.concatenate([b[np.argsort(lengths[b], kind="stable")] for b in blocks])
         batches = [indices[i : i + self.size] for i in range(0, len(indices), self.size)]
-        generator.shuffle(batches)  # type: ignore[arg-type]
-        return batches
+        return [batches[i] for i in generator.permutation(len(batches))]
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """All batches of an epoch."""

@@ -44,7 +44,8 @@ class CausalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T] to [B, C, T - lost]."""
         y = F.relu(self.spread(self.norm(x)))
-        return x[:, :, self.lost :] + self.dropout(self.mix(y))
+        added: Tensor = self.dropout(self.mix(y))
+        return x[:, :, self.lost :] + added
 
 
 class VoiceEncoder(nn.Module):
