@@ -36,10 +36,12 @@ def import_published(
     """
     try:
         found = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except OSError as error:
+        raise CheckpointFileError(f"{checkpoint}: cannot be read: {error.strerror}") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        # torch's own text advises to load it unsafely: never, it would run a stranger's code.
         raise CheckpointFileError(
-            f"{checkpoint}: expected a checkpoint of tensors: {reason}"
+            f"{checkpoint}: expected a PyTorch checkpoint that holds nothing but tensors"
         ) from None
     if isinstance(found, Mapping) and "state_dict" in found:
         found = found["state_dict"]

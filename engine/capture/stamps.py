@@ -21,6 +21,11 @@ REANCHOR_NS = 20_000_000
 """Sample count and clock may drift apart this far before the count is anchored anew."""
 
 
+SPACING_GAIN = 0.1
+"""Share of a new spacing between pictures in the smoothed one."""
+TIE_NS = 500_000
+
+
 class Stamper:
     """Envelopes of one stream: sequence numbers per kind, and the time of sending."""
 
@@ -97,21 +102,31 @@ class Chunker:
 
 
 class FrameSampler:
-    """Which pictures of a camera or clip are looked at: ``rate_hz`` of them, by their time."""
+    """Which pictures of a camera or clip are looked at: about ``rate_hz``, evenly spaced.
+
+    Every n-th picture is kept, with the n that comes closest: of 25 pictures a second every
+    third rather than two and three in turn. A window that waits for the next picture then
+    knows when it comes.
+    """
 
     def __init__(self, rate_hz: float) -> None:
         self.period_ns = round(NS_PER_S / rate_hz)
-        self._due_ns: int | None = None
+        self._spacing_ns = 0.0
+        self._seen_ns: int | None = None
+        self._kept_ns: int | None = None
 
     def wants(self, t_ns: int) -> bool:
         """Whether the picture of this capture time is one of them."""
-        if self._due_ns is None:
-            self._due_ns = t_ns
-        # Half a millisecond of tolerance: stamps of a 25 Hz clip are not exact multiples.
-        if t_ns + 500_000 < self._due_ns:
+        spacing_ns = 0 if self._seen_ns is None else t_ns - self._seen_ns
+        if 0 < spacing_ns <= 2 * self.period_ns:  # a longer one is a pause
+            gain = SPACING_GAIN if self._spacing_ns else 1.0
+            self._spacing_ns += gain * (spacing_ns - self._spacing_ns)
+        self._seen_ns = t_ns
+        # The tolerance decides ties such as 2.5 pictures for good, whatever stamps round to.
+        earliest_ns = self.period_ns - self._spacing_ns / 2 + TIE_NS
+        if self._kept_ns is not None and t_ns - self._kept_ns < earliest_ns:
             return False
-        while self._due_ns <= t_ns + 500_000:
-            self._due_ns += self.period_ns
+        self._kept_ns = t_ns
         return True
 
 

@@ -122,11 +122,10 @@ class Progress:
     """How far a modality's samples have come, and when the next one can be expected.
 
     A window that ends at E needs every sample that ends at or before E. The next sample of a
-    modality is expected one period after its newest, so the modality has reached E once
-    newest + period > E. The period is the (upper) median of the last few spacings: a camera
-    read at 10 Hz from 25 pictures a second alternates between 80 and 120 ms, and by the
-    shorter one every second window would wait for a picture that comes after its end; by the
-    longest one a gap would make the next windows hasty.
+    modality is not expected earlier than one period after its newest, so the modality has
+    reached E once newest + period > E. The period is the shortest of the last few spacings:
+    with a longer one a sample might still fall into a window that was cut already, and a clip
+    played live would not score as the same clip offline.
     """
 
     MEMORY = 8
@@ -145,8 +144,8 @@ class Progress:
 
     @property
     def period_ns(self) -> int:
-        """Median of the recent spacings of the samples; 0 before the second."""
-        return sorted(self._spacings)[len(self._spacings) // 2] if self._spacings else 0
+        """Shortest recent spacing of the samples; 0 before the second."""
+        return min(self._spacings, default=0)
 
     def has_reached(self, end_ns: int) -> bool:
         """Whether no sample that ends at or before ``end_ns`` is to be expected any more."""

@@ -177,11 +177,14 @@ def _read_audio(envelope: Envelope, fields: Fields, array: tuple[str, Any] | Non
     speech = fields.items("speech", 100)
     if any(type(flag) is not bool for flag in speech):
         raise WireError("header.speech: expected a list of true and false")
+    frame_ms = fields.integer("frame_ms", 10, 30)
+    if frame_ms % 10:
+        raise WireError(f"header.frame_ms: expected 10, 20 or 30, got {frame_ms}")
     return Audio(
         envelope,
         array[1],
         tuple(speech),
-        fields.integer("frame_ms", 10, 30),
+        frame_ms,
         fields.number("level_dbfs", -200, 10),
         fields.integer("gap_samples"),
     )

@@ -34,7 +34,7 @@ class _Socket:
     def __init__(self, kind: int) -> None:
         self._zmq: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
         self._zmq.setsockopt(zmq.LINGER, 0)
-        self._zmq.setsockopt(zmq.MAXMSGSIZE, max(MAX_BUFFER, MAX_HEADER))
+        self._zmq.setsockopt(zmq.MAXMSGSIZE, 8 * max(MAX_BUFFER, MAX_HEADER))
 
     @property
     def raw(self) -> zmq.Socket[bytes]:
@@ -87,12 +87,17 @@ class IngestSender(_Socket):
         # Without IMMEDIATE a message waits for a peer that is not there and arrives stale.
         self._zmq.immediate = 1
         self._zmq.sndhwm = INGEST_QUEUE
-        if security is not None:
-            security.apply(self._zmq)
+        self._watch = security.watch(self._zmq, endpoint) if security is not None else None
         self._connect(endpoint)
 
     def send(self, message: Message) -> bool:
-        """Send without waiting; False (and counted) where no worker takes it."""
+        """Send without waiting; False (and counted) where no worker takes it.
+
+        Raises:
+            WireError: the worker refused this client's key.
+        """
+        if self._watch is not None:
+            self._watch.check()
         frames = encode(message)
         try:
             self._zmq.send_multipart(frames, zmq.NOBLOCK, copy=True)
@@ -101,6 +106,12 @@ class IngestSender(_Socket):
             return False
         self.sent += 1
         return True
+
+    def close(self) -> None:
+        """Close the socket and its monitor."""
+        if self._watch is not None:
+            self._watch.close()
+        super().close()
 
 
 class IngestReceiver(_Socket):
@@ -127,7 +138,8 @@ class IngestReceiver(_Socket):
                 messages.append(decode(frames))
             except WireError as fault:
                 self.last_fault = str(fault)
-                self.rejected[self.last_fault.partition(":")[0][:60]] += 1
+                place = self.last_fault.partition(":")[0].split(".")[:2]
+                self.rejected[".".join(place)] += 1
         return messages
 
 
@@ -187,9 +199,10 @@ class ScoreReceiver(_Socket):
         self.rejected = 0
         self._zmq.rcvhwm = SCORE_QUEUE
         self._watch = security.watch(self._zmq, endpoint) if security is not None else None
-        for name in streams:
+        names = tuple(streams)
+        for name in names:
             self._zmq.subscribe(topic("score", name))
-        if not list(streams):
+        if not names:
             self._zmq.subscribe(SCORE_TOPIC)
         if status:
             self._zmq.subscribe(STATUS_TOPIC)
@@ -250,11 +263,13 @@ class ControlServer(_Socket):
         served = 0
         while True:
             try:
-                request = self._zmq.recv(zmq.NOBLOCK)
+                frames = self._zmq.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return served
             try:
-                reply = {"ok": True, **answer(_unpack(request))}
+                if len(frames) != 1:
+                    raise WireError(f"request: expected one frame, got {len(frames)}")
+                reply = {"ok": True, **answer(_unpack(frames[0]))}
             except WireError as fault:
                 reply = {"ok": False, "error": str(fault)}
             self._zmq.send(msgpack.packb(reply))

@@ -43,6 +43,10 @@ def score(stream: str, seq: int, valence: float | None = 0.5) -> Score:
     )
 
 
+def status() -> Status:
+    return Status(Envelope("inference", 0, 0, 0, 0, this_clock()), "inference", "running")
+
+
 def main() -> None:
     with ScorePublisher(sys.argv[1]) as publisher:
         print(publisher.endpoint, flush=True)
@@ -56,8 +60,7 @@ def main() -> None:
             elif name == "noise":
                 publisher.raw.send_multipart([b"score/a/", b"\xff\x00nonsense"])
             elif name == "status":
-                envelope = Envelope("inference", 0, 0, 0, 0, this_clock())
-                publisher.publish(Status(envelope, "inference", "running"))
+                publisher.publish(status())
             elif name == "hold":
                 sys.stdin.read()
             else:

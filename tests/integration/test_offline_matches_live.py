@@ -15,7 +15,7 @@ from engine.capture.clip import read_clip
 from engine.inference.backends import select
 from engine.inference.offline import score_clip
 from engine.inference.worker import run_inference
-from engine.settings import EngineSettings
+from engine.settings import EngineSettings, InferenceSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Score, Status
 from engine.wire.sockets import IngestSender, ScoreReceiver
@@ -65,7 +65,11 @@ def replay(clip: Path, settings: EngineSettings, receiver: ScoreReceiver) -> lis
 
 def test_offline_and_live_scores_of_a_clip_agree(clip: Path) -> None:
     settings = EngineSettings(
-        ingest=free_endpoint(), scores=free_endpoint(), control=free_endpoint()
+        ingest=free_endpoint(),
+        scores=free_endpoint(),
+        control=free_endpoint(),
+        # A busy machine may send a picture late: then live waits for it, as offline does.
+        inference=InferenceSettings(skew_ms=2_000),
     )
     bundle = bundles.open("default")
     backend = select.choose("onnx", bundle, threads=1).backend

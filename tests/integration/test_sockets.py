@@ -7,6 +7,7 @@ import msgpack
 import pytest
 import zmq
 
+from engine.wire.codec import encode
 from engine.wire.control import parse
 from engine.wire.fields import WireError
 from engine.wire.sockets import (
@@ -17,7 +18,7 @@ from engine.wire.sockets import (
     IngestSender,
     ScorePublisher,
 )
-from tests.integration.publisher import score
+from tests.integration.publisher import score, status
 
 
 def wait_for(condition: Any, seconds: float = 10) -> None:
@@ -65,14 +66,31 @@ def test_hostile_messages_are_counted_by_kind_and_honest_ones_go_on() -> None:
         raw.close()
 
 
-def test_an_oversized_frame_never_reaches_the_program() -> None:
+def test_an_oversized_frame_is_counted_and_a_huge_one_never_reaches_the_program() -> None:
     with IngestReceiver("tcp://127.0.0.1:*") as receiver:
         raw = zmq.Context.instance().socket(zmq.PUSH)
         raw.setsockopt(zmq.LINGER, 0)
         raw.connect(receiver.endpoint)
         raw.send_multipart([b"video/a/", b"\x80", bytes(3_000_000)])
+        wait_for(lambda: not receiver.receive_all() and receiver.rejected["buffer"] == 1)
+        raw.send_multipart([b"video/a/", b"\x80", bytes(30_000_000)])
         time.sleep(0.5)
         assert receiver.receive_all() == []
+        raw.close()
+
+
+def test_a_strangers_names_do_not_grow_the_counters() -> None:
+    with IngestReceiver("tcp://127.0.0.1:*") as receiver:
+        raw = zmq.Context.instance().socket(zmq.PUSH)
+        raw.setsockopt(zmq.LINGER, 0)
+        raw.connect(receiver.endpoint)
+        for number in range(50):
+            frames = encode(status())
+            header = msgpack.unpackb(frames[1])
+            header["counters"] = {f"made_up_{number}": -1}
+            raw.send_multipart([frames[0], msgpack.packb(header)])
+        wait_for(lambda: not receiver.receive_all() and sum(receiver.rejected.values()) == 50)
+        assert set(receiver.rejected) == {"header.counters"}
         raw.close()
 
 
@@ -97,6 +115,10 @@ def test_a_control_request_gets_its_reply_or_the_reason() -> None:
 
         assert ask(msgpack.packb({"command": "ping"})) == {"ok": True, "command": "ping"}
         assert ask(b"\xc1")["error"].startswith("request: not msgpack")
+        raw.send_multipart([b"one", b"two"])
+        assert server.raw.poll(5000)
+        server.serve(lambda values: {})
+        assert "expected one frame, got 2" in msgpack.unpackb(raw.recv())["error"]
         assert "expected one of describe" in ask(msgpack.packb({"command": "rm"}))["error"]
         assert "request.label" in ask(msgpack.packb({"command": "mark", "label": "\n"}))["error"]
         raw.close()

@@ -1,0 +1,82 @@
+"""Clips that are missing, broken or one-sided: one line, or the modality that is there."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.capture import CaptureError
+from engine.capture.clip import SAMPLE_CLIP, read_clip, resolve_clip
+from engine.settings import load
+from engine.wire.messages import Audio, Video
+
+
+def kinds(path: Path) -> set[type]:
+    return {type(message) for message in read_clip(path, load())}
+
+
+def convert(out: Path, *options: str) -> Path:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        pytest.skip("ffmpeg is not installed")
+    command = [program, "-v", "error", "-i", str(SAMPLE_CLIP), *options, str(out)]
+    subprocess.run(command, check=True, timeout=40)
+    return out
+
+
+def test_a_missing_clip() -> None:
+    with pytest.raises(CaptureError, match=r"no clip at /nowhere\.mp4"):
+        resolve_clip("/nowhere.mp4")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a media file at all" * 100, bytes(5000)])
+def test_what_is_no_media_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(CaptureError, match=r"clip\.mp4: "):
+        kinds(path)
+
+
+def test_a_truncated_clip_without_its_index(tmp_path: Path) -> None:
+    path = tmp_path / "half.mp4"
+    data = SAMPLE_CLIP.read_bytes()
+    index = data.rindex(b"moov")
+    path.write_bytes(data[: min(index, 40_000) if index > 1000 else 1000])
+    with pytest.raises(CaptureError, match=r"half\.mp4: not a media file"):
+        kinds(path)
+
+
+def test_a_damaged_middle_is_skipped(tmp_path: Path) -> None:
+    data = bytearray(SAMPLE_CLIP.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    assert kinds(path) == {Audio, Video}
+
+
+def test_a_clip_without_sound(tmp_path: Path) -> None:
+    assert kinds(convert(tmp_path / "silent.mp4", "-an", "-t", "3")) == {Video}
+
+
+def test_a_clip_without_picture(tmp_path: Path) -> None:
+    assert kinds(convert(tmp_path / "sound.wav", "-vn", "-t", "3")) == {Audio}
+
+
+def test_other_rates_and_channels_are_heard_alike(tmp_path: Path) -> None:
+    path = convert(tmp_path / "stereo.wav", "-vn", "-t", "3", "-ar", "44100", "-ac", "2")
+    samples = sum(len(m.samples) for m in read_clip(path, load()) if isinstance(m, Audio))
+    assert samples == pytest.approx(48_000, abs=800)
+
+
+def test_a_turned_clip_is_shown_upright(tmp_path: Path) -> None:
+    path = convert(tmp_path / "sideways.mp4", "-t", "3", "-vf", "transpose=1")
+    turned = tmp_path / "turned.mp4"
+    program = shutil.which("ffmpeg")
+    assert program is not None
+    command = [program, "-v", "error", "-display_rotation", "90", "-i", str(path), "-c", "copy"]
+    if subprocess.run([*command, str(turned)], timeout=40, check=False).returncode:
+        pytest.skip("this ffmpeg cannot write a display rotation")
+    faces = [m.crop is not None for m in read_clip(turned, load()) if isinstance(m, Video)]
+    assert any(faces)

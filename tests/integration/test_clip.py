@@ -1,0 +1,70 @@
+"""Real clips become messages in the order of time, whatever is missing in them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.capture.clip import SAMPLE_CLIP, read_clip
+from engine.capture.stamps import Stamper
+from engine.settings import EngineSettings, load
+from engine.wire.clock import this_clock
+from engine.wire.messages import Audio, Video
+
+
+def read(path: Path, settings: EngineSettings | None = None) -> tuple[list[Audio], list[Video]]:
+    messages = list(read_clip(path, settings or load()))
+    ends = [message.envelope.t_end_ns for message in messages]
+    assert ends == sorted(ends)
+    sound = [message for message in messages if isinstance(message, Audio)]
+    pictures = [message for message in messages if isinstance(message, Video)]
+    for kind in (sound, pictures):
+        assert [message.envelope.seq for message in kind] == list(range(len(kind)))
+    return sound, pictures
+
+
+def seconds(sound: list[Audio]) -> float:
+    return sum(len(message.samples) for message in sound) / 16_000
+
+
+def test_the_sample_clip_has_a_voice_and_a_face_and_an_end_without() -> None:
+    sound, pictures = read(SAMPLE_CLIP)
+    assert seconds(sound) == pytest.approx(10, abs=0.3)
+    speech = [flag for message in sound for flag in message.speech]
+    assert 0.2 < np.mean(speech) < 0.95
+    assert np.mean([message.crop is not None for message in pictures]) > 0.6
+    assert pictures[-1].crop is None
+    crops = {m.crop.shape for m in pictures if m.crop is not None}
+    assert crops == {(112, 112, 3)}
+
+
+def test_a_talker_in_the_wild(shared_data: Path) -> None:
+    sound, pictures = read(shared_data / "clips" / "vlog_05.mp4")
+    assert seconds(sound) == pytest.approx(15.3, abs=0.2)
+    assert np.mean([flag for message in sound for flag in message.speech]) > 0.6
+    assert np.mean([message.crop is not None for message in pictures]) > 0.8
+    assert len({m.track_id for m in pictures if m.track_id is not None}) <= 3
+
+
+def test_old_formats_and_faces_that_leave(shared_data: Path) -> None:
+    sound, pictures = read(shared_data / "clips" / "grid_00.mpg")
+    assert seconds(sound) == pytest.approx(2.96, abs=0.1)
+    assert pictures
+    _, leaving = read(shared_data / "clips" / "edge_face_noface.mov")
+    seen = [message.crop is not None for message in leaving]
+    assert any(seen[: len(seen) // 2])
+    assert not any(seen[-5:])
+
+
+def test_reading_twice_gives_the_same_and_a_later_start_only_shifts() -> None:
+    settings = load()
+    stamper = Stamper("main", this_clock(), lambda: 0)
+    first = list(read_clip(SAMPLE_CLIP, settings))
+    second = list(read_clip(SAMPLE_CLIP, settings, stamper, start_ns=10**9))
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert b.envelope.t_end_ns - a.envelope.t_end_ns == 10**9
+        if isinstance(a, Audio):
+            assert isinstance(b, Audio)
+            assert np.array_equal(a.samples, b.samples)
+            assert a.speech == b.speech
