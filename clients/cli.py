@@ -71,5 +71,6 @@ def record(
                     if isinstance(event, Score):
                         recording.write(row_of(event))
                         rows += 1
+                recording.tick()
         finally:  # Ctrl-C is how a recording usually ends
             print(f"{rows} scores in {out}", file=sys.stderr)

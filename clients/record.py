@@ -35,6 +35,10 @@ class Recording(Protocol):
         """Append a row."""
         ...
 
+    def tick(self) -> None:
+        """Write what has waited long enough; called now and then."""
+        ...
+
     def close(self) -> None:
         """Finish the file."""
         ...
@@ -55,19 +59,21 @@ def open_recording(path: Path) -> Iterator[Recording]:
     kind = kinds.get(path.suffix)
     if kind is None:
         raise RecordError(f"{path}: expected a name that ends in {', '.join(kinds)}")
-    if path.exists():
-        raise RecordError(f"{path}: there is a file of this name already")
+    there = [path] if path.exists() else sorted(path.parent.glob(f"{path.stem}.part-*.parquet"))
+    if there:
+        raise RecordError(f"{there[0]}: there is a file of this name already")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         recording = kind(path)
     except OSError as error:
         raise RecordError(f"{path}: cannot be written: {error.strerror}") from None
     try:
-        yield recording
+        try:
+            yield recording
+        finally:
+            recording.close()
     except OSError as error:
         raise RecordError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        recording.close()
 
 
 class JsonLines:
@@ -80,6 +86,9 @@ class JsonLines:
         """Append a row."""
         self._file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
         self._file.flush()
+
+    def tick(self) -> None:
+        """Do nothing: no row waits."""
 
     def close(self) -> None:
         """Finish the file."""
@@ -99,6 +108,9 @@ class Csv:
         """Append a row."""
         self._writer.writerow(astuple(row))
         self._file.flush()
+
+    def tick(self) -> None:
+        """Do nothing: no row waits."""
 
     def close(self) -> None:
         """Finish the file."""
@@ -126,7 +138,12 @@ class Parquet:
     def write(self, row: Row) -> None:
         """Collect a row; a full part is written."""
         self._rows.append(row)
-        if len(self._rows) >= PART_ROWS or time.monotonic() - self._since_s >= PART_S:
+        if len(self._rows) >= PART_ROWS:
+            self._write_part()
+
+    def tick(self) -> None:
+        """Write a part of what has waited for ``PART_S``."""
+        if time.monotonic() - self._since_s >= PART_S:
             self._write_part()
 
     def close(self) -> None:

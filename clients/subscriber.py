@@ -60,6 +60,15 @@ class Subscriber:
         """Malformed messages so far."""
         return self._receiver.rejected
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def fileno(self) -> int:
+        """Descriptor that becomes readable when something happens (ZeroMQ's FD: an edge)."""
+        return self._receiver.raw.fileno()
+
     def __iter__(self) -> Iterator[Score]:
         """Every score as it comes; waits for the next, ends when the subscriber is closed."""
         return (event for event in self.events() if isinstance(event, Score))
@@ -158,7 +167,7 @@ class AsyncSubscriber:
 
     async def events(self) -> AsyncIterator[Event]:
         """Scores, worker status, gaps and silences as they come."""
-        while not self._subscriber._closed:
+        while not self._subscriber.closed:
             events = self._subscriber.poll(0)
             for event in events:
                 yield event
@@ -188,7 +197,7 @@ class AsyncSubscriber:
         """Wait for the socket's edge, at most ``POLL_MS``: an edge before it is set is missed."""
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
-        descriptor = self._subscriber._receiver.raw.fileno()
+        descriptor = self._subscriber.fileno()
 
         def wake() -> None:
             if not woken.done():

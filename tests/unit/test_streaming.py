@@ -1,0 +1,128 @@
+"""Chunked and whole-clip encoding agree, in PyTorch and in the default bundle's ONNX graphs."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from models import bundle
+from models.encoders.embedded import FaceEncoder, VoiceEncoder
+from models.encoders.streaming import EncodingError, SequenceStream, encode_clip
+from models.preprocessing import mel_of_silence
+from models.spec import GraphName, SequenceEncoderSpec
+from models.text_simulation.student import StudentTextSimulation
+
+Run = Callable[[np.ndarray], np.ndarray]
+OPENED = bundle.open("default")
+
+
+def module(name: GraphName) -> nn.Module:
+    config = OPENED.config
+    assert config.audio_encoder
+    assert config.text_simulation
+    assert config.video_encoder
+    made = {
+        "audio_encoder": lambda: VoiceEncoder(config.audio_encoder),
+        "text_simulation": lambda: StudentTextSimulation(
+            config.text_simulation, config.network.audio_dim
+        ),
+        "video_encoder": lambda: FaceEncoder(config.video_encoder),
+    }[name]()
+    state = load_file(OPENED.weights_path)
+    prefix = f"{name}."
+    made.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    )
+    return made.eval()
+
+
+def pytorch(name: GraphName) -> Run:
+    network = module(name)
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(inputs)))
+
+    return run
+
+
+def onnx(name: GraphName) -> Run:
+    session = onnxruntime.InferenceSession(str(OPENED.path(name)))
+    return lambda inputs: np.asarray(session.run(None, {"input": inputs})[0])
+
+
+def spec_and_pad(name: GraphName) -> tuple[SequenceEncoderSpec, np.ndarray]:
+    spec = getattr(OPENED.config, name)
+    silent = name == "audio_encoder"
+    pad = mel_of_silence() if silent else np.zeros(OPENED.config.network.audio_dim, np.float32)
+    return spec, pad
+
+
+@pytest.mark.parametrize("runner", [pytorch, onnx])
+@pytest.mark.parametrize("name", ["audio_encoder", "text_simulation"])
+@pytest.mark.parametrize("sizes", [(1,) * 60, (3, 50, 7, 1, 2, 97), (11, 13, 17, 19, 100)])
+def test_chunks_encode_to_the_whole(
+    name: GraphName, runner: Callable[[GraphName], Run], sizes: tuple[int, ...]
+) -> None:
+    spec, pad = spec_and_pad(name)
+    run = runner(name)
+    inputs = np.random.default_rng(0).normal(size=(sum(sizes), len(pad))).astype(np.float32)
+    whole = encode_clip(spec, run, inputs, pad)
+    stream, found = SequenceStream(spec, pad), []
+    for part in np.split(inputs, np.cumsum(sizes)[:-1]):
+        stream.push(part)
+        pending = stream.pending()
+        if pending is not None:
+            found.append(stream.accept(run(pending[None])[0]))
+    assert len(whole) == sum(sizes) // spec.stride
+    np.testing.assert_allclose(np.concatenate(found), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["audio_encoder", "text_simulation", "video_encoder"])
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("strides", [1, 40, 250])
+def test_onnx_agrees_with_pytorch(name: GraphName, batch: int, strides: int) -> None:
+    generator = np.random.default_rng(1)
+    if name == "video_encoder":
+        shape: tuple[int, ...] = (batch * strides // 4 + 1, 1, 48, 48)
+    else:
+        spec, pad = spec_and_pad(name)
+        shape = (batch, spec.left_context + strides * spec.stride, len(pad))
+    inputs = generator.normal(size=shape).astype(np.float32)
+    np.testing.assert_allclose(onnx(name)(inputs), pytorch(name)(inputs), atol=1e-4)
+
+
+def test_left_padding_to_one_length_changes_no_last_frame() -> None:
+    spec, _ = spec_and_pad("audio_encoder")
+    run = onnx("audio_encoder")
+    inputs = np.random.default_rng(2).normal(size=(1, spec.left_context + 8, 64))
+    inputs = inputs.astype(np.float32)
+    longer = np.concatenate([np.zeros((1, 12, 64), np.float32), inputs], axis=1)
+    np.testing.assert_allclose(run(longer)[:, -2:], run(inputs)[:, -2:], atol=1e-5)
+
+
+def test_a_reset_starts_from_silence() -> None:
+    spec, pad = spec_and_pad("audio_encoder")
+    stream = SequenceStream(spec, pad)
+    stream.push(np.ones((3, 64), np.float32))
+    stream.reset()
+    assert stream.waiting == 0
+    assert stream.pending() is None
+
+
+def test_bad_inputs_and_frames_are_named() -> None:
+    spec, pad = spec_and_pad("audio_encoder")
+    stream = SequenceStream(spec, pad)
+    with pytest.raises(EncodingError, match=r"inputs: expected \['n', 64\], got \[2, 63\]"):
+        stream.push(np.zeros((2, 63), np.float32))
+    with pytest.raises(EncodingError, match="got NaN or infinity"):
+        stream.push(np.full((2, 64), np.inf, np.float32))
+    stream.push(np.zeros((8, 64), np.float32))
+    with pytest.raises(
+        EncodingError, match=r"frames: expected at least \[2, 128\], got \[1, 128\]"
+    ):
+        stream.accept(np.zeros((1, 128), np.float32))
