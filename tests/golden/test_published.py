@@ -64,5 +64,5 @@ def test_checkpoint_becomes_a_bundle(shared_reference: Path, tmp_path: Path) -> 
 
 def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(CheckpointFileError, match=r"x\.pt: expected a checkpoint"):
+    with pytest.raises(CheckpointFileError, match=r"x\.pt: expected a PyTorch checkpoint"):
         import_published(tmp_path / "x.pt", tmp_path / "out")
