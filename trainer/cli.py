@@ -44,6 +44,30 @@ def import_published(
     )
 
 
+@app.command()
+def inspect(
+    corpus: Annotated[list[Path], typer.Option(help="A corpus of any known format; repeatable.")],
+) -> None:
+    """Look at a corpus before training: counts, durations, labels, baselines, problems."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from trainer import inspection
+    from trainer.corpus import CorpusError
+    from trainer.corpus import open as open_corpus
+
+    console = Console()
+    for path in corpus:
+        try:
+            opened = open_corpus(path)
+        except CorpusError as error:
+            _fail(str(error))
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            clips = progress.track(opened.clips, description="reading clips")
+            found = inspection.look(opened, clips)
+        inspection.show(found, console)
+
+
 def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(2)

@@ -21,6 +21,8 @@ from trainer.corpus.clip import (
 )
 
 EXAMPLES = 3
+LONG_SENTENCE_WORDS = 6
+"""Shorter ones ("thank you") occur everywhere."""
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "valid": "valid",
@@ -61,24 +63,34 @@ class Ledger:
 def assemble(path: Path, form: str, clips: Iterable[Clip], ledger: Ledger) -> Corpus:
     """Check clips and make a corpus of the usable ones.
 
+    Labels without any clip that has a modality are kept to be looked at, with an ``error``.
+
     Raises:
         CorpusError: no clip is usable.
     """
     kept: dict[str, Clip] = {}
+    bare: dict[str, Clip] = {}
     low, high = VALENCE_RANGE
     for clip in clips:
         if not math.isfinite(clip.valence) or not low <= clip.valence <= high:
             ledger.add("lost", f"valence outside [{low:g}, {high:g}]", clip.id)
-        elif not clip.modalities:
-            ledger.add("lost", "clips without any modality", clip.id)
-        elif clip.id in kept:
+        elif clip.id in kept or clip.id in bare:
             ledger.add("lost", "duplicate ids (the first is kept)", clip.id)
+        elif not clip.modalities:
+            bare[clip.id] = clip
         else:
             kept[clip.id] = clip
+    if bare and not kept:
+        ledger.add("error", "labels only: no clip has sound, text or picture", count=len(bare))
+        kept = bare
+    elif bare:
+        for name in bare:
+            ledger.add("lost", "clips without any modality", name)
     if not kept:
         listed = "; ".join(f"{p.count} x {p.kind}" for p in ledger.problems) or "it is empty"
         raise CorpusError(f"{path}: no usable clip: {listed}")
     _check_groups(kept.values(), ledger)
+    _check_sentences(kept.values(), ledger)
     present = {clip.split for clip in kept.values()}
     for split in SPLITS:
         if split not in present:
@@ -130,6 +142,18 @@ def split_by_hash(group: str) -> Split:
     """70/10/20 split of groups that come without one: the same group, the same split, always."""
     share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:4], "big") / 2**32
     return "train" if share < 0.7 else "valid" if share < 0.8 else "test"
+
+
+def _check_sentences(clips: Iterable[Clip], ledger: Ledger) -> None:
+    """A long sentence heard in training and again in test makes text look better than it is."""
+    said: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        if clip.transcript is not None and len(clip.transcript.split()) >= LONG_SENTENCE_WORDS:
+            said[clip.transcript.casefold()].add(clip.split)
+    repeated = sum("train" in splits and len(splits) > 1 for splits in said.values())
+    if repeated:
+        kind = "sentences of train (6 words or more) that occur in valid or test, too"
+        ledger.add("note", kind, count=repeated)
 
 
 def _check_groups(clips: Iterable[Clip], ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""A corpus as the trainer sees it: clips, where their evidence lies, and what is wrong with them."""
+"""A corpus as the trainer sees it: clips, where their evidence lies, and what is wrong."""
 
 from __future__ import annotations
 

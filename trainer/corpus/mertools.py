@@ -24,7 +24,7 @@ def read(path: Path) -> Corpus:
     """Read a ``label.npz`` or its folder.
 
     Raises:
-        CorpusError: unreadable, other content, or no features beside it.
+        CorpusError: unreadable, or other content.
     """
     path = path / "label.npz" if path.is_dir() else path
     tables: dict[Split, Mapping[str, Mapping[str, float]]] = {}
@@ -36,13 +36,9 @@ def read(path: Path) -> Corpus:
         raise CorpusError(f"{path}: expected train_corpus, val_corpus and test_corpus of clips")
     features = path.parent / "features"
     folders = {name: features / name for name in MODALITY_FOLDERS if (features / name).is_dir()}
-    if not folders:
-        counts = ", ".join(f"{split} {len(table)}" for split, table in tables.items())
-        raise CorpusError(
-            f"{path}: labels only ({counts}): expected features beside it in "
-            f"{features}/audio, text or video"
-        )
     ledger = Ledger()
+    if not folders:
+        ledger.add("note", "no features/audio, features/text or features/video beside label.npz")
     name = corpus_name(path)
     clips = []
     for split, table in tables.items():

@@ -140,4 +140,12 @@ def _pooled(path: Path, tree: Mapping[Any, Any], corpus: str, ledger: Ledger) ->
         features = {
             modality: Features(partial(table.__getitem__, row)) for modality, table in found.items()
         }
-        yield Clip(f"row{row:06d}", corpus, "train", float(value), **features)
+        yield Clip(
+            id=f"row{row:06d}",
+            corpus=corpus,
+            split="train",
+            valence=float(value),
+            audio=features.get("audio"),
+            text=features.get("text"),
+            video=features.get("video"),
+        )

@@ -65,7 +65,17 @@ def read(path: Path) -> Corpus:
                 for modality, values in tables.items()
             }
             valence = BINARY[str(int(first[row, -1]))]
-            clips.append(Clip(f"{split}{row:05d}", name, split, valence, **features))
+            clips.append(
+                Clip(
+                    id=f"{split}{row:05d}",
+                    corpus=name,
+                    split=split,
+                    valence=valence,
+                    audio=features.get("audio"),
+                    text=features.get("text"),
+                    video=features.get("video"),
+                )
+            )
     return assemble(folder, "MOSI utterance CSVs", clips, ledger)
 
 
