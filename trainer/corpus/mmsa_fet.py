@@ -1,6 +1,7 @@
 """MMSA-FET: ``label.csv`` beside ``Raw/<video_id>/<clip_id>.mp4``.
 
-A ``segments.csv`` (file, start, end) beside it gives durations where ``clip_id`` is a start time.
+A ``segments.csv`` (file, start, end) beside it gives durations where ``clip_id`` is a start time:
+the clips and segments of a video are matched in order, if they are as many.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from trainer.corpus.tables import header, number, table
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 SEGMENT_COLUMNS = ("file", "start", "end")
-NEAR_S = 0.1
-"""A segment starts this close to the time in the clip's id; they are printed in other precision."""
 
 
 def read(path: Path) -> Corpus:
@@ -29,10 +28,11 @@ def read(path: Path) -> Corpus:
     ledger = Ledger()
     if not raw.is_dir():
         ledger.add("note", "no folder Raw beside label.csv: text only")
-    durations = _Durations(path.parent / "segments.csv", ledger)
     name = corpus_name(path)
+    rows = list(table(path, COLUMNS, ledger))
+    durations = _durations(path.parent / "segments.csv", rows, ledger)
     clips = []
-    for row in table(path, COLUMNS, ledger):
+    for row in rows:
         video, number_in_video = row["video_id"].strip(), row["clip_id"].strip()
         clip_id = f"{video}$_${number_in_video}"
         split, valence = split_by_name(row["mode"]), number(row["label"])
@@ -53,27 +53,35 @@ def read(path: Path) -> Corpus:
                 audio=media,
                 video=media,
                 transcript=row["text"].strip() or None,
-                duration_s=durations.find(video, number_in_video),
+                duration_s=durations.get((video, number_in_video)),
             )
         )
     return assemble(path, "MMSA-FET label.csv", clips, ledger)
 
 
-class _Durations:
-    """Lengths of segments by video and start."""
+def _durations(
+    path: Path, rows: list[dict[str, str]], ledger: Ledger
+) -> dict[tuple[str, str], float]:
+    """Durations by video and clip.
 
-    def __init__(self, path: Path, ledger: Ledger) -> None:
-        self._spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        if not path.is_file() or not set(SEGMENT_COLUMNS) <= set(header(path)):
-            return
-        for row in table(path, SEGMENT_COLUMNS, ledger):
-            start_s, end_s = number(row["start"]), number(row["end"])
-            if start_s is not None and end_s is not None and end_s > start_s:
-                self._spans[row["file"]].append((start_s, end_s))
-
-    def find(self, video: str, clip: str) -> float | None:
-        spans, start_s = self._spans.get(video), number(clip.replace("_", "."))
-        if not spans or start_s is None:
-            return None
-        nearest = min(spans, key=lambda span: abs(span[0] - start_s))
-        return nearest[1] - nearest[0] if abs(nearest[0] - start_s) <= NEAR_S else None
+    The start in an id lies in the middle where two segments overlap, so only order matches it.
+    """
+    if not path.is_file() or not set(SEGMENT_COLUMNS) <= set(header(path)):
+        return {}
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in table(path, SEGMENT_COLUMNS, ledger):
+        start_s, end_s = number(row["start"]), number(row["end"])
+        if start_s is not None and end_s is not None and end_s > start_s:
+            spans[row["file"]].append((start_s, end_s))
+    clips: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for row in rows:
+        start_s = number(row["clip_id"].strip().replace("_", "."))
+        if start_s is not None:
+            clips[row["video_id"].strip()].append((start_s, row["clip_id"].strip()))
+    found: dict[tuple[str, str], float] = {}
+    for video, starts in clips.items():
+        segments = sorted(spans.get(video, []))
+        if len(segments) == len(starts):
+            for (_, clip), (start_s, end_s) in zip(sorted(starts), segments, strict=True):
+                found[video, clip] = end_s - start_s
+    return found
