@@ -148,7 +148,9 @@ def test_rows_that_do_not_match_the_ids_are_refused(tmp_path: Path) -> None:
 
 def test_features_without_labels_are_refused(tmp_path: Path) -> None:
     write_csd(tmp_path / "covarep.csd", "COVAREP", {"v": (np.ones((1, 2)), [[0, 1]])})
-    with pytest.raises(CorpusError, match=r"expected a \.csd with the root 'All Labels', got COVAR"):
+    with pytest.raises(
+        CorpusError, match=r"expected a \.csd with the root 'All Labels', got COVAR"
+    ):
         trainer.corpus.open(tmp_path)
 
 
