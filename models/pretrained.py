@@ -37,6 +37,7 @@ def load(source: str, *factories: str, **options: Any) -> list[Any]:
         raise PretrainedError(
             f'{source}: needs transformers and torch: pip install "undertone[text]"'
         ) from None
+    transformers.utils.logging.disable_progress_bar()  # the trainer and the engine show their own
     found = []
     place = local_copy(source) or source
     for factory in factories:

@@ -74,7 +74,9 @@ def read_clip(
 
 
 def read_sound(path: Path) -> NDArray[np.int16]:
-    """The sound of a file [N] at 16 kHz, mono: the samples that ``read_clip`` sends, at once.
+    """The sound of a file [N] at 16 kHz, mono: what ``read_clip`` sends, at once.
+
+    A stream ends with the last whole frame of its speech detector; here nothing is cut off.
 
     Raises:
         CaptureError: not a media file, or no sound in it.
