@@ -69,7 +69,7 @@ def calibrate(
     """
     device = device or next(model.parameters()).device
     found: dict[str, list[Predictions]] = {}
-    for _, view in views(simulates, window_s):
+    for _, view in views(simulates, window_s, valid.longest_s):
         for own in predict(model, valid, shapes, view, device).by_corpus().values():
             found.setdefault(view.pattern(simulates), []).append(own)
     return tuple(

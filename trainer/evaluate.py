@@ -81,10 +81,15 @@ class Evaluation:
         return Evaluation(tree["split"], tree["seed"], tuple(results), tuple(curve))
 
 
-def views(simulates: bool, window_s: float) -> list[tuple[Span, View]]:
-    """All views that differ: 7 subsets complete; without text, also through the missing flow."""
+def views(simulates: bool, window_s: float, longest_s: float) -> list[tuple[Span, View]]:
+    """All views that differ: 7 subsets complete; without text, also through the missing flow.
+
+    Windows count where a clip is longer than one.
+    """
     found: list[tuple[Span, View]] = []
-    spans: tuple[tuple[Span, float | None], ...] = (("utterance", None), ("window", window_s))
+    spans: list[tuple[Span, float | None]] = [("utterance", None)]
+    if longest_s > window_s:
+        spans.append(("window", window_s))
     for span, length in spans:
         for modalities in subsets():
             found.append((span, View("complete", modalities, exact=True, window_s=length)))
@@ -103,6 +108,7 @@ def evaluate(
     simulates: bool,
     window_s: float,
     margins: dict[str, float] | None = None,
+    robustness: bool = True,
     device: torch.device | None = None,
 ) -> Evaluation:
     """Measure a model on a split.
@@ -117,6 +123,7 @@ def evaluate(
         simulates: audio becomes simulated text in the missing-text flow.
         window_s: length of a live window.
         margins: calibration margin per pattern; None leaves the intervals raw.
+        robustness: measure over rates of lost frames, too.
         device: where to run.
     """
     device = device or next(model.parameters()).device
@@ -124,7 +131,7 @@ def evaluate(
         name: float(np.median(labels)) for name, labels in train_labels.items() if len(labels)
     }
     results = []
-    for span, view in views(simulates, window_s):
+    for span, view in views(simulates, window_s, samples.longest_s):
         found = predict(model, samples, shapes, view, device)
         pattern = view.pattern(simulates)
         for corpus, own in found.by_corpus().items():
@@ -135,7 +142,7 @@ def evaluate(
     curve = []
     flows: tuple[Flow, ...] = ("complete", "missing_text")
     for flow in flows:
-        for rate in MISSING_RATES:
+        for rate in MISSING_RATES if robustness else ():
             view = View(flow, missing_rate=rate, seed=seed)
             found = predict(model, samples, shapes, view, device)
             for corpus, own in found.by_corpus().items():

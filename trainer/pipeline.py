@@ -227,6 +227,7 @@ class Pipeline:
                     self.assembly.simulates,
                     self.recipe.window_ms / 1000,
                     {margin.pattern: margin.margin for margin in margins},
+                    self.recipe.training.robustness,
                 )
                 predicted = self._test_predictions(model)
                 advance()

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.model import SentimentModel
-from trainer.samples import EVIDENCE, FrameShapes, Sample, Samples, collate
+from trainer.samples import EVIDENCE, Batch, FrameShapes, Sample, Samples, collate
 
 Flow = Literal["complete", "missing_text"]
 Floats = NDArray[np.float64]
+SORTED_BATCHES = 16
+"""Batches of samples that are held at a time and sorted by length, against padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ def predict(
     device: torch.device,
     batch: int = 64,
 ) -> Predictions:
-    """Predict a split in eval mode, in order, short and long ones batched as they come.
+    """Predict a split in eval mode, in order; like lengths are batched together.
 
     Samples without evidence in the view are left out: there is no score without a modality.
     """
@@ -105,14 +107,13 @@ def predict(
     corpora: list[str] = []
     columns: list[NDArray[np.float64]] = []
     try:
-        for chosen in _chunks(samples, view, batch):
-            frames = model.encode(collate(chosen, shapes).to(device))
-            flow = model.complete if view.flow == "complete" else model.missing_text
-            output = flow(frames)
-            valence = output.valence.flatten()
-            low = output.low.flatten() if output.low is not None else valence
-            high = output.high.flatten() if output.high is not None else valence
-            stacked = torch.stack([valence, low, high]).double().cpu().numpy()
+        for chosen in _chunks(samples, view, batch * SORTED_BATCHES):
+            order = np.argsort([_length(sample) for sample in chosen], kind="stable")
+            stacked = np.empty((3, len(chosen)))
+            for start in range(0, len(order), batch):
+                rows = order[start : start + batch]
+                own = collate([chosen[row] for row in rows], shapes).to(device)
+                stacked[:, rows] = _outputs(model, own, view.flow)
             labels = np.array([[sample.valence for sample in chosen]])
             ids += [sample.id for sample in chosen]
             corpora += [sample.corpus for sample in chosen]
@@ -122,6 +123,21 @@ def predict(
     table = np.concatenate(columns, axis=1) if columns else np.zeros((4, 0))
     found = Predictions(tuple(ids), tuple(corpora), *table)
     return found._rows(~np.isnan(table[1]))
+
+
+def _outputs(model: SentimentModel, batch: Batch, flow: Flow) -> Floats:
+    """Valence, low and high, [3, B]."""
+    frames = model.encode(batch)
+    output = model.complete(frames) if flow == "complete" else model.missing_text(frames)
+    valence = output.valence.flatten()
+    low = output.low.flatten() if output.low is not None else valence
+    high = output.high.flatten() if output.high is not None else valence
+    return np.asarray(torch.stack([valence, low, high]).double().cpu().numpy())
+
+
+def _length(sample: Sample) -> int:
+    frames = (getattr(sample, name) for name in EVIDENCE)
+    return max((len(values) for values in frames if values is not None), default=0)
 
 
 def _chunks(samples: Samples, view: View, size: int) -> Iterator[list[Sample]]:

@@ -191,6 +191,8 @@ class Training(Section):
     """Epochs without a better validation score before a run stops."""
     seeds: int = Field(1, ge=1)
     device: str = "auto"
+    robustness: bool = True
+    """Measure the error over rates of lost frames, too: twenty more passes over the test split."""
     mixed_precision: bool = True
     """bfloat16 autocast: everything on a GPU, the encoders on a CPU that computes in it."""
 

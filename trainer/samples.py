@@ -81,6 +81,11 @@ class Samples(Protocol):
         """[n] how often an epoch sees each sample, on average."""
         ...
 
+    @property
+    def longest_s(self) -> float:
+        """Duration of the longest sample."""
+        ...
+
 
 @dataclass(frozen=True)
 class SampleList:
@@ -110,6 +115,11 @@ class SampleList:
     def weights(self) -> NDArray[np.float64]:
         """[n] ones."""
         return np.ones(len(self.items))
+
+    @property
+    def longest_s(self) -> float:
+        """Duration of the longest sample."""
+        return max((sample.duration_s for sample in self.items), default=0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,11 @@ class StoredSamples:
         return np.array([clip.weight for clip in self.clips])
 
     @property
+    def longest_s(self) -> float:
+        """Duration of the longest clip."""
+        return max((clip.duration_s for clip in self.clips), default=0.0)
+
+    @property
     def labels(self) -> NDArray[np.float64]:
         """[n] valence."""
         return np.array([clip.valence for clip in self.clips])
