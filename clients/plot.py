@@ -30,7 +30,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 EXTRA = 'plots need matplotlib and jinja2: pip install "undertone[plot]"'
 DPI = 150
 MAX_STREAMS = 8
-MAX_MARKS = 40
+MAX_POINTS = 1_000
+"""Of a curve: a recording with more than twice as many scores is drawn by bins of time."""
+TICKS_S = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+MAX_TICKS = 10
+LETTER = 0.007
+"""Width of a mark's letter as a share of the axis."""
 VALENCE, GROUND, MARK, LOST, DROPPED = "#1f5fa8", "#e9e9ec", "#7a3e9d", "#c62828", "#e08a00"
 # Apart for the colour-blind (Okabe and Ito), and by lightness in a grey print.
 WEIGHTS = (("audio", "#0072b2"), ("text", "#e8c53a"), ("video", "#009e73"))
@@ -78,18 +83,20 @@ def draw(found: list[Session], title: str) -> Figure:
     end_s = max(float(session.t_s[-1]) for session in shown)
     for index, session in enumerate(shown):
         panels = axes[3 * index : 3 * index + 3]
-        _valence(panels[0], session)
-        _weights(panels[1], session)
+        bin_s = end_s / MAX_POINTS if len(session.rows) > 2 * MAX_POINTS else None
+        _valence(panels[0], session, bin_s, end_s)
+        _weights(panels[1], session, bin_s)
         _states(panels[2], session)
         for panel in panels:
             _ground(panel, session)
             panel.spines[["top", "right"]].set_visible(False)
+    figure.align_ylabels(axes)
     axes[0].set_xlim(0, max(end_s, 1.0))
     unit = _time_axis(axes[-1], end_s)
     axes[-1].set_xlabel(f"time after the first score ({unit})")
     start = datetime.fromtimestamp(min(s.rows[0].received_unix_s for s in found), UTC)
     more = f"   (the first {MAX_STREAMS} of {len(found)} streams)" if found != shown else ""
-    heading = f"{_printable(title)}   {start:%Y-%m-%d %H:%M:%S} UTC{more}"
+    heading = f"{_literal(title)}   {start:%Y-%m-%d %H:%M:%S} UTC{more}"
     figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
     if not all(row.trained for session in shown for row in session.rows):
         figure.text(
@@ -99,15 +106,26 @@ def draw(found: list[Session], title: str) -> Figure:
     return figure
 
 
-def _valence(axes: Axes, session: Session) -> None:
+def _valence(axes: Axes, session: Session, bin_s: float | None, end_s: float) -> None:
     low, high = VALENCE_RANGE
     axes.axhline(0, color="#888", linewidth=0.8)
-    t_s, valence, lower, upper, window = _with_breaks(
-        session, "valence", "low", "high", "valence_window"
+    (t_s, valence), (_, lower), (_, upper), (_, window) = (
+        _curve(session, name, bin_s) for name in ("valence", "low", "high", "valence_window")
     )
     axes.fill_between(t_s, lower, upper, color=VALENCE, alpha=0.2, linewidth=0, label="90 %")
-    axes.plot(t_s, window, ".", color="#777", markersize=3, alpha=0.7, label="window alone")
-    axes.plot(t_s, valence, color=VALENCE, linewidth=1.8, label="valence")
+    label = "valence"
+    if bin_s is not None:
+        binned = session.binned("valence", bin_s)
+        axes.fill_between(
+            t_s, binned.low, binned.high, color=VALENCE, alpha=0.35, linewidth=0,
+            label=f"lowest to highest of {bin_s:.3g} s",
+        )  # fmt: skip
+        label = f"valence, mean of {bin_s:.3g} s"
+    axes.plot(t_s, valence, color=VALENCE, linewidth=1.8 if bin_s is None else 1.0, label=label)
+    if bin_s is None:
+        axes.plot(
+            t_s, window, ".", color="#111", markersize=3, alpha=0.5, label="window alone"
+        )  # fmt: skip
     # A single value between two gaps makes no line: a dot shows it.
     alone = np.isfinite(valence) & ~np.isfinite(np.roll(valence, 1))
     alone &= ~np.isfinite(np.roll(valence, -1))
@@ -115,8 +133,8 @@ def _valence(axes: Axes, session: Session) -> None:
     axes.set_ylim(low - 0.1, high + 0.1)
     axes.set_yticks(range(int(low), int(high) + 1))
     axes.set_ylabel("valence")
-    axes.set_title(session.stream, loc="left", fontsize=11, weight="bold")
-    _marks(axes, session)
+    axes.set_title(_literal(session.stream), loc="left", fontsize=11, weight="bold", pad=10)
+    _marks(axes, session, end_s)
     for kind, colour, marker in (("lost", LOST, "x"), ("dropped", DROPPED, "v")):
         losses = [loss for loss in session.losses if loss.kind == kind]
         count = sum(loss.count for loss in losses)
@@ -129,32 +147,46 @@ def _valence(axes: Axes, session: Session) -> None:
     _legend(axes)
 
 
-def _marks(axes: Axes, session: Session) -> None:
-    marked = [
-        (time_s, row.mark)
-        for time_s, row in zip(session.t_s, session.rows, strict=True)
-        if row.mark is not None
-    ]
-    for index, (time_s, mark) in enumerate(marked):
+def _marks(axes: Axes, session: Session, end_s: float) -> None:
+    """A line per mark; a label where there is room for one, in two rows."""
+    free_s = [-1.0, -1.0]
+    for time_s, row in zip(session.t_s, session.rows, strict=True):
+        if row.mark is None:
+            continue
         axes.axvline(time_s, color=MARK, linewidth=1, linestyle="--")
-        if index < MAX_MARKS:
-            text = _printable(mark)
-            axes.annotate(
-                text if len(text) <= 24 else text[:23] + "…", (time_s, 1),
-                xycoords=("data", "axes fraction"), xytext=(3, -3 - 11 * (index % 2)),
-                textcoords="offset points", color=MARK, fontsize=8, va="top",
-            )  # fmt: skip
+        line = next((line for line in (0, 1) if free_s[line] <= time_s), None)
+        if line is None:
+            continue
+        label = _printable(row.mark)
+        label = label if len(label) <= 24 else label[:23] + "…"
+        free_s[line] = time_s + LETTER * (len(label) + 2) * end_s
+        axes.annotate(
+            _literal(label), (time_s, 1), xycoords=("data", "axes fraction"),
+            xytext=(3, -3 - 11 * line), textcoords="offset points", color=MARK, fontsize=8,
+            va="top",
+        )  # fmt: skip
 
 
-def _weights(axes: Axes, session: Session) -> None:
-    columns = _with_breaks(session, *(f"{name}_weight" for name, _ in WEIGHTS))
-    t_s, weights = columns[0], np.nan_to_num(np.stack(columns[1:]))
+def _weights(axes: Axes, session: Session, bin_s: float | None) -> None:
+    curves = [_curve(session, f"{name}_weight", bin_s) for name, _ in WEIGHTS]
+    weights = np.nan_to_num(np.stack([values for _, values in curves]))
     names, colours = zip(*WEIGHTS, strict=True)
-    axes.stackplot(t_s, weights, labels=names, colors=colours, alpha=0.75, linewidth=0)
+    axes.stackplot(
+        curves[0][0], weights, labels=names, colors=colours, alpha=0.75, linewidth=0, step="pre"
+    )
     axes.set_ylim(0, 1)
     axes.set_yticks((0, 0.5, 1), ("0", "", "100 %"))
     axes.set_ylabel("weight")
     _legend(axes)
+
+
+def _curve(
+    session: Session, name: str, bin_s: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if bin_s is None:
+        return session.curve(name)
+    binned = session.binned(name, bin_s)
+    return binned.t_s, binned.mean
 
 
 def _states(axes: Axes, session: Session) -> None:
@@ -193,21 +225,14 @@ def _spans(session: Session, flags: NDArray[np.bool_]) -> Iterator[tuple[float, 
         yield start, float(t_s[-1]) - start
 
 
-def _with_breaks(session: Session, *names: str) -> list[NDArray[np.float64]]:
-    """Time and columns, with a NaN wherever a line must not be drawn across a pause."""
-    at = session.pauses()
-    columns = [np.insert(session.t_s, at, session.t_s[at - 1])]
-    return columns + [np.insert(session.column(name), at, np.nan) for name in names]
-
-
 def _time_axis(axes: Axes, end_s: float) -> str:
-    """Label the axis in seconds, minutes or hours."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    """Label the axis in seconds, minutes or hours; return which."""
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     if end_s < 120:
         return "s"
-    steps = [1, 1.5, 3, 6, 10]
-    axes.xaxis.set_major_locator(MaxNLocator(10, steps=steps))
+    fits = (step_s for step_s in TICKS_S if end_s / step_s <= MAX_TICKS)
+    axes.xaxis.set_major_locator(MultipleLocator(next(fits, end_s / MAX_TICKS)))
 
     def clock(seconds: float, _: Any) -> str:
         whole = round(seconds)
@@ -225,8 +250,12 @@ def _legend(axes: Axes) -> None:
 
 
 def _printable(text: str) -> str:
-    """A label without line breaks, and without the dollar that starts matplotlib's mathematics."""
-    return "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _literal(text: str) -> str:
+    """A text in which no dollar starts matplotlib's mathematics."""
+    return _printable(text).replace("$", r"\$")
 
 
 def _page(recording: RecordingFile, found: list[Session], picture: bytes) -> str:

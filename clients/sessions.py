@@ -52,6 +52,38 @@ class Session:
         """Indices of the scores that follow a pause."""
         return np.flatnonzero(np.diff(self.t_s) > PAUSE * self.step_s) + 1
 
+    def curve(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Time and a column for drawing: a NaN breaks it before the score that ends a pause."""
+        at = self.pauses()
+        t_s = np.insert(self.t_s, at, self.t_s[at] - self.step_s)
+        return t_s, np.insert(self.column(name), at, np.nan)
+
+    def binned(self, name: str, bin_s: float) -> Binned:
+        """A column by bins of time, for a recording with more scores than a picture has pixels."""
+        bins = np.floor((self.t_s - self.t_s[0]) / bin_s).astype(np.intp)
+        values, size = self.column(name), int(bins[-1]) + 1
+        known = np.isfinite(values)
+        bins, values = bins[known], values[known]
+        counts = np.bincount(bins, minlength=size)
+        low, high = np.full(size, np.inf), np.full(size, -np.inf)
+        np.minimum.at(low, bins, values)
+        np.maximum.at(high, bins, values)
+        empty = counts == 0
+        low[empty] = high[empty] = np.nan
+        sums = np.bincount(bins, values, minlength=size)
+        mean = np.divide(sums, counts, out=np.full(size, np.nan), where=~empty)
+        return Binned(self.t_s[0] + (np.arange(size) + 0.5) * bin_s, mean, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Binned:
+    """Mean and extremes of a column in bins of time, all [B]; NaN in an empty bin."""
+
+    t_s: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
