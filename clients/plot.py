@@ -159,11 +159,13 @@ def _marks(axes: Axes, session: Session, end_s: float) -> None:
             continue
         label = _printable(row.mark)
         label = label if len(label) <= 24 else label[:23] + "…"
-        free_s[line] = time_s + LETTER * (len(label) + 2) * end_s
+        width_s = LETTER * (len(label) + 2) * end_s
+        free_s[line] = time_s + width_s
+        fits = free_s[line] <= end_s  # else it stands before its line
         axes.annotate(
             _literal(label), (time_s, 1), xycoords=("data", "axes fraction"),
-            xytext=(3, -3 - 11 * line), textcoords="offset points", color=MARK, fontsize=8,
-            va="top",
+            xytext=(3 if fits else -3, -3 - 11 * line), textcoords="offset points",
+            ha="left" if fits else "right", va="top", color=MARK, fontsize=8,
         )  # fmt: skip
 
 

@@ -166,6 +166,7 @@ class Parquet:
         self._since_s = time.monotonic()
         self._parts: list[Path] = []
         self._bytes = 0
+        self._closed = False
         self._schema = arrow.schema([_field(arrow, column) for column in COLUMNS])
 
     def write(self, row: Row) -> None:
@@ -185,8 +186,11 @@ class Parquet:
 
     def close(self) -> None:
         """Write what is left and join the parts."""
+        if self._closed:
+            return
         self._write_part()
         self._put(self._joined(), self._path)
+        self._closed = True
         for part in self._parts:
             part.unlink()
 

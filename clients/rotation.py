@@ -12,7 +12,8 @@ from clients.record import RecordError, Recording, new_recording, parts_of
 from clients.rows import Row
 
 MB = 1_000_000
-_NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d{4,})(\.part-\d+)?")
+_NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d{4,})")
+_PART = re.compile(r"\.part-\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def files_of(path: Path) -> list[Path]:
     """Rotated files of a recording in order, finished or left in parts; empty if there are none."""
     found: dict[int, Path] = {}
     for candidate in path.parent.glob(f"*{path.suffix}"):
-        match = _NUMBERED.fullmatch(candidate.stem)
+        match = _NUMBERED.fullmatch(_PART.sub("", candidate.stem))
         if match is not None and match["name"] == path.stem:
             found[int(match["number"])] = numbered(path, int(match["number"]))
     return [found[number] for number in sorted(found) if _readable(found[number])]
@@ -79,8 +80,8 @@ class Rotating:
         """Append a row, to a new file where the one at hand is full."""
         age_s = self._now_s() - self._since_s
         if self._rows and self._limits.full(self._recording.size_bytes(), age_s):
-            self._recording.close()
             self._closed_bytes += self._recording.size_bytes()
+            self._recording.close()
             self._open_next()
         self._recording.write(row)
         self._rows += 1
