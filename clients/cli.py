@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +40,8 @@ Recorded = Annotated[Path, typer.Argument(help="A recording: .jsonl, .csv or .pa
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Errors of a user end the program with one line, Ctrl-C without any."""
+    """Errors of a user end the program with one line, Ctrl-C without any; so does SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except (WireError, RecordError, BridgeError) as error:

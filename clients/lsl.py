@@ -2,7 +2,7 @@
 
 On one host LSL's clock and the wire's are both the monotonic clock, up to a constant that is
 measured. For another host's stamps the constant is that of the message that was fastest on its way:
-early by at most the shortest transport, as long as the two clocks run alike.
+late by that message's transport, as long as the two clocks run alike.
 """
 
 from __future__ import annotations

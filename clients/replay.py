@@ -6,7 +6,6 @@ The scores go out as they came in, with the clock and the stamps of their day. A
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ class Played:
     """What a replay did."""
 
     scores: int
-    dropped: int
-    """Scores that some subscriber did not take in time."""
+    gave_up: bool
+    """A subscriber took nothing for ``PATIENCE_MS``; from then on nobody was waited for."""
 
 
 def schedule(rows: Iterable[Row], speed: float) -> Iterator[tuple[float, Score]]:
@@ -63,7 +62,6 @@ class Replay:
         self._publisher, self._detail, self._now_s = publisher, detail, now_s
         self._status_s = float("-inf")
         self._statuses = 0
-        self._dropped = 0
         publisher.wait_for_readers(PATIENCE_MS)
 
     def await_subscriber(self) -> None:
@@ -78,10 +76,10 @@ class Replay:
             while (wait_s := start_s + due_s - self._now_s()) > 0:
                 self._serve(wait_s)
             self._serve(0)
-            self._publish(score)
+            self._publisher.publish(score)
             count += 1
         self._say("ended")
-        return Played(count, self._dropped)
+        return Played(count, self._publisher.gave_up)
 
     def _serve(self, wait_s: float) -> None:
         """Greet new subscribers and tell of the state while waiting."""
@@ -90,20 +88,13 @@ class Replay:
         # Rounded up: a poll that ends just before the time would spin until it is reached.
         wait_ms = int(min(wait_s, LONGEST_SLEEP_S) * 1000 + 0.999)
         if self._publisher.raw.poll(wait_ms):
-            with contextlib.suppress(TimeoutError):  # the repetition is all that is lost
-                self._publisher.greet()
+            self._publisher.greet()
 
     def _say(self, state: WorkerState) -> None:
         self._status_s, now = self._now_s(), now_ns()
         envelope = Envelope("replay", self._statuses, now, now, now, this_clock())
         self._statuses += 1
-        self._publish(Status(envelope, "inference", state, self._detail))
-
-    def _publish(self, message: Score | Status) -> None:
-        try:
-            self._publisher.publish(message)
-        except TimeoutError:
-            self._dropped += isinstance(message, Score)
+        self._publisher.publish(Status(envelope, "inference", state, self._detail))
 
 
 def replay(
@@ -129,6 +120,7 @@ def replay(
         raise
     for note in recording.notes:
         say(note)
-    lost = f", {played.dropped} not taken by a subscriber in time" if played.dropped else ""
-    say(f"{played.scores} scores published{lost}")
+    say(f"{played.scores} scores published")
+    if played.gave_up:
+        say(f"a subscriber took nothing for {PATIENCE_MS / 1000:g} s; it has lost scores")
     publisher.finish(PATIENCE_MS)

@@ -149,6 +149,8 @@ class ScorePublisher(_Socket):
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
         super().__init__(zmq.XPUB)
         self._last: dict[bytes, list[Any]] = {}
+        self.gave_up = False
+        """Whether a subscriber made ``wait_for_readers`` lose its patience."""
         self._zmq.sndhwm = SCORE_QUEUE
         self._zmq.xpub_verbose = 1
         if security is not None:
@@ -193,14 +195,17 @@ class ScorePublisher(_Socket):
     def _send(self, frames: list[Any]) -> None:
         try:
             self._zmq.send_multipart(frames)
-        except zmq.Again:
-            raise TimeoutError("a subscriber's queue stays full") from None
+        except zmq.Again:  # nobody got it
+            self._zmq.setsockopt(zmq.XPUB_NODROP, 0)
+            self.gave_up = True
+            self._zmq.send_multipart(frames)
 
     def wait_for_readers(self, patience_ms: int) -> None:
         """From now on wait for a subscriber whose queue is full, instead of dropping.
 
-        ``publish`` and ``greet`` then raise TimeoutError after ``patience_ms``. For a source that
-        can wait, such as a recording; a live engine never does.
+        One that takes nothing for ``patience_ms`` ends that for good (``gave_up``): it must not
+        hold up the others with every message. For a source that can wait, such as a recording;
+        a live engine never does.
         """
         self._zmq.setsockopt(zmq.XPUB_NODROP, 1)
         self._zmq.sndtimeo = patience_ms

@@ -71,6 +71,23 @@ def test_a_killed_recorder_leaves_complete_parquet_parts(tmp_path: Path) -> None
     assert any("not finished" in line for line in lines)
 
 
+def test_a_recorder_that_is_told_to_end_joins_its_parts(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "session.parquet"
+    with (
+        publisher(script()) as endpoint,
+        client("record", "--scores", endpoint, "--out", str(out)) as recorder,
+    ):
+        eventually(lambda: len(list(tmp_path.glob("*.part-*.parquet"))) >= 2, "two parts")
+        recorder.process.send_signal(signal.SIGTERM)
+        lines = recorder.end()
+    assert recorder.process.returncode == 0, lines
+    assert [path.name for path in tmp_path.iterdir()] == ["session.parquet"]
+    found = seqs(out)
+    assert found == list(range(len(found)))
+    assert f"{len(found)} scores in {out}" in lines
+
+
 def test_a_recorder_killed_while_it_rotates_leaves_whole_files(tmp_path: Path) -> None:
     out = tmp_path / "day.csv"
     with (

@@ -3,35 +3,17 @@
 import asyncio
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from clients import AsyncSubscriber, Gap, Stale, Subscriber
 from engine.wire.messages import Score, Status
-
-REPOSITORY = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
-
-@contextmanager
-def publisher(script: str, endpoint: str = "tcp://127.0.0.1:*") -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).with_name("publisher.py")), endpoint, script]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+from tests.integration.peers import ENVIRONMENT, publisher
 
 
 def collect(subscriber: Subscriber, count: int, seconds: float = 20) -> list[object]:

@@ -11,9 +11,10 @@ import pytest
 from clients import Gap, Subscriber
 from clients.reading import RecordingFile
 from clients.record import open_recording
-from clients.replay import schedule
+from clients.replay import Played, Replay, schedule
 from clients.rows import Row, row_of
 from engine.wire.messages import Score, Status
+from engine.wire.sockets import ScorePublisher, ScoreReceiver
 from tests.integration.peers import Program, client
 from tests.unit.scores import make_score
 
@@ -79,6 +80,20 @@ def test_without_pauses_a_slow_subscriber_still_gets_every_score(tmp_path: Path)
         player.end()
     assert not [event for event in found if isinstance(event, Gap)]
     assert sum(isinstance(event, Score) for event in found) == 6_000
+
+
+def test_a_subscriber_that_reads_nothing_holds_up_nobody_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clients.replay.PATIENCE_MS", 300)
+    scores = [(0.0, make_score("x" * 60, n, mark="m" * 200)) for n in range(20_000)]
+    with ScorePublisher("tcp://127.0.0.1:*") as publisher:
+        player = Replay(publisher, "test")
+        with ScoreReceiver(publisher.endpoint) as stuck:
+            player.await_subscriber()
+            played = player.play(scores)
+            assert played == Played(20_000, gave_up=True)
+            assert stuck.receive(1000) is not None
 
 
 def test_watch_works_on_a_replay_and_a_replay_can_be_recorded_again(tmp_path: Path) -> None:

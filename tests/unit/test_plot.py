@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,3 +109,15 @@ def test_what_cannot_be_drawn_is_one_line(
 ) -> None:
     with pytest.raises(RecordError, match=message):
         plot(write(tmp_path / "x.csv", [row(n) for n in rows]), tmp_path / out)
+
+
+@pytest.mark.parametrize(("package", "out"), [("matplotlib", "x.png"), ("jinja2", "x.html")])
+def test_a_missing_package_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, out: str
+) -> None:
+    recording = write(tmp_path / "x.csv", [row(0)])
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RecordError, match=r'pip install "undertone\[plot\]"'):
+        plot(recording, tmp_path / out)
+    assert not (tmp_path / out).exists()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
 
+from clients.bridges import BridgeError
 from clients.events import NS_PER_S, Gap, Stale
 from clients.prometheus import STAGES, Metrics
 from engine.wire.messages import Status, WorkerState
@@ -164,3 +166,9 @@ def test_an_engine_that_runs_but_scores_nothing_is_unhealthy() -> None:
     assert health(metrics, 10)[0]
     take(metrics, 11, Stale("inference", 5.0, worker=True))
     assert health(metrics, 11)[0]
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(BridgeError, match=r'pip install "undertone\[metrics\]"'):
+        Metrics(ENDPOINT, 5)
