@@ -66,11 +66,18 @@ class Metrics:
             BridgeError: prometheus-client is not installed.
         """
         try:
-            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+            from prometheus_client import (
+                CollectorRegistry,
+                Counter,
+                Gauge,
+                Histogram,
+                disable_created_metrics,
+            )
         except ImportError:
             raise BridgeError(
                 'metrics need prometheus-client: pip install "undertone[metrics]"'
             ) from None
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double what is kept
         self.registry: CollectorRegistry = CollectorRegistry()
         self._endpoint, self._stale_ns = endpoint, int(stale_s * NS_PER_S)
         self._streams: dict[str, _Stream] = {}
@@ -160,6 +167,8 @@ class Metrics:
         stream.heard_ns = now_ns
         stream.recent.append(score.valence is None)
         self._scores.labels(name).inc()
+        for counter in (self._gaps, self._lost):
+            counter.labels(name)  # a rate needs the 0 before the first loss
         self._nil_share.labels(name).set(sum(stream.recent) / len(stream.recent))
         if score.valence is None:
             self._nil.labels(name, score.reason or "unknown").inc()
@@ -287,7 +296,8 @@ def serve(
         BridgeError: the address cannot be had, or prometheus-client is missing.
         WireError: the engine refused this client's key.
     """
-    lock, metrics = threading.Lock(), Metrics(endpoint, stale_s)
+    metrics = Metrics(endpoint, stale_s)
+    lock = threading.Lock()
     server = Server(metrics, lock, host, port)
     say(f"{server.address}/metrics and /healthz")
     try:

@@ -107,8 +107,8 @@ class RecordingFile:
         if not file.exists():
             pieces = parts_of(file)
             self.notes.append(
-                f"{file}: not finished, its recorder was killed; read from {len(pieces)} parts, "
-                f"what came in its last {SYNC_S:.0f} s may be missing"
+                f"{file}: not finished, its recorder was killed or still runs; read from "
+                f"{len(pieces)} parts, what came in the last {SYNC_S:.0f} s may be missing"
             )
         for piece in pieces:
             try:

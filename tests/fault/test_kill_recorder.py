@@ -61,7 +61,7 @@ def test_a_killed_recorder_leaves_complete_parquet_parts(tmp_path: Path) -> None
     with drawn:
         lines = drawn.end()
     assert drawn.process.returncode == 0
-    assert any("not finished, its recorder was killed" in line for line in lines)
+    assert any("not finished, its recorder was killed or still runs" in line for line in lines)
     assert "not finished" in (tmp_path / "session.html").read_text()
     with client("replay", str(out), "--speed", "0", "--bind", "tcp://127.0.0.1:*", "--no-wait") as (
         player

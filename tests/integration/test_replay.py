@@ -15,7 +15,7 @@ from clients.replay import Played, Replay, schedule
 from clients.rows import Row, row_of
 from engine.wire.messages import Score, Status
 from engine.wire.sockets import ScorePublisher, ScoreReceiver
-from tests.integration.peers import Program, client
+from tests.integration.peers import Program, client, eventually
 from tests.unit.scores import make_score
 
 
@@ -107,9 +107,11 @@ def test_watch_works_on_a_replay_and_a_replay_can_be_recorded_again(tmp_path: Pa
     with client("replay", str(path), "--speed", "1", "--bind", "tcp://127.0.0.1:*") as player:
         copy = tmp_path / "copy.jsonl"
         endpoint = endpoint_of(player)
-        with client("record", "--scores", endpoint, "--out", str(copy), "--seconds", "4") as again:
+        with client("record", "--scores", endpoint, "--out", str(copy)) as again:
+            player.end()
+            eventually(lambda: copy.read_text().count("\n") == len(rows), "all recorded again")
+            again.process.terminate()
             again.end()
-        player.end()
     copied = [replace(row, received_unix_s=0.0) for row in RecordingFile(copy).rows()]
     assert copied == [replace(row, received_unix_s=0.0) for row in rows]
 

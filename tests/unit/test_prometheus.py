@@ -39,6 +39,7 @@ def test_scores_gaps_and_no_values_are_counted_by_stream() -> None:
     take(metrics, 10, make_score("a", 0), make_score("a", 1, valence=None), make_score("b", 0))
     take(metrics, 10, Gap("a", 3), make_score("a", 5, valence=-1.25), Gap("a", 1))
     found = read(metrics, 12.5)
+    assert found["scores_lost_total", "b"] == 0
     assert (found["scores_total", "a"], found["scores_total", "b"]) == (3, 1)
     assert found["scores_nil_total", "no_voice_and_no_face", "a"] == 1
     assert found["nil_share", "a"] == pytest.approx(1 / 3)

@@ -33,7 +33,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(found=st.lists(scores, max_size=4))
 def test_what_was_written_is_read(suffix: str, found: list[Score]) -> None:
     rows = [row_of(score) for score in found]
@@ -44,7 +44,7 @@ def test_what_was_written_is_read(suffix: str, found: list[Score]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_file_cut_anywhere_gives_its_whole_rows(suffix: str, data: st.DataObject) -> None:
     rows = rows_of(3)

@@ -20,13 +20,13 @@ from tests.unit.scores import make_score
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(scores)
 def test_a_score_comes_back_from_its_row(score: Score) -> None:
     assert score_of(row_of(score)) == score
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(scores, st.floats(0, 4e9))
 def test_a_row_comes_back_from_json_and_from_csv(score: Score, received_unix_s: float) -> None:
     row = row_of(score, received_unix_s)
