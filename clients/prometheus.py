@@ -11,6 +11,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,12 +20,13 @@ from clients.bridges import BridgeError, Names
 from clients.events import NS_PER_S, OVER, Event, Gap, Stale
 from clients.subscriber import Subscriber
 from engine.wire.clock import now_ns
-from engine.wire.messages import Latency, Score, Status, WorkerState
+from engine.wire.messages import Latency, NoValueReason, Score, Status, WorkerState
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 OTHER = "other"
+REASONS = (*get_args(NoValueReason), "unknown")
 STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 STAGES = tuple(stage.name for stage in fields(Latency))
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -214,8 +216,11 @@ class Metrics:
             self._nil_share,
             self._age,
         ):
-            metric.remove_by_labels({"stream": name})
-        self._nil.remove_by_labels({"stream": name})
+            with suppress(KeyError):
+                metric.remove(name)
+        for reason in REASONS:
+            with suppress(KeyError):
+                self._nil.remove(name, reason)
 
 
 class Server:
