@@ -11,9 +11,8 @@ import contextlib
 import csv
 import json
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from clients.columns import COLUMNS, RowError, check_schema, from_cell, row_from
 from clients.record import SYNC_S, RecordError, parts_of
@@ -98,11 +97,6 @@ class RecordingFile:
             yield row
 
     def _parquet_rows(self, file: Path) -> Iterator[Row]:
-        try:
-            import pyarrow as arrow
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise RecordError('Parquet needs pyarrow: pip install "undertone[parquet]"') from None
         pieces = [file]
         if not file.exists():
             pieces = parts_of(file)
@@ -111,18 +105,24 @@ class RecordingFile:
                 f"{len(pieces)} parts, what came in the last {SYNC_S:.0f} s may be missing"
             )
         for piece in pieces:
-            try:
-                with parquet.ParquetFile(piece) as opened:
-                    with _place(str(piece)):
-                        _check_columns(opened.schema_arrow.names)
-                    batches = (batch.to_pylist() for batch in opened.iter_batches())
-                    for number, values in enumerate(chain.from_iterable(batches), 1):
-                        with _place(f"{piece}, row {number}"):
-                            row = _by_the_protocol(row_from(values))
-                        yield row
-            except arrow.ArrowException as error:
-                reason = str(error).splitlines()[0][:120]
-                raise RecordError(f"{piece}: damaged Parquet file: {reason}") from None
+            for number, values in enumerate(_parquet_values(piece), 1):
+                with _place(f"{piece}, row {number}"):
+                    row = _by_the_protocol(row_from(values))
+                yield row
+
+
+def _parquet_values(piece: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise RecordError('Parquet needs pyarrow: pip install "undertone[parquet]"') from None
+    try:
+        with parquet.ParquetFile(piece) as opened:
+            for batch in opened.iter_batches():
+                yield from batch.to_pylist()
+    except Exception as error:  # of a damaged file pyarrow raises a dozen kinds
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise RecordError(f"{piece}: damaged Parquet file: {reason}") from None
 
 
 @contextlib.contextmanager

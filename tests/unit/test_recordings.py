@@ -237,3 +237,22 @@ def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
 def test_what_is_no_recording_is_said(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         RecordingFile(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_damage_anywhere_is_rows_or_one_clear_error(suffix: str, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / f"x{suffix}", rows_of(2))
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+        said = str(path)
+        try:
+            assert len(list(RecordingFile(path).rows())) <= 4
+        except RecordError as error:
+            said = str(error)
+        assert said.startswith(str(path))
+        assert "\n" not in said
