@@ -23,6 +23,7 @@ class Predictions:
     """Predictions of the samples that have what was asked for; all arrays are [n]."""
 
     ids: tuple[str, ...]
+    corpora: tuple[str, ...]
     labels: Floats
     valence: Floats
     low: Floats
@@ -30,6 +31,19 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def by_corpus(self) -> dict[str, Predictions]:
+        """The predictions of each corpus, in order of appearance."""
+        names = np.array(self.corpora, dtype=object)
+        return {name: self._rows(names == name) for name in dict.fromkeys(self.corpora)}
+
+    def _rows(self, kept: NDArray[np.bool_]) -> Predictions:
+        ids, corpora = (
+            tuple(value for value, keep in zip(column, kept, strict=True) if keep)
+            for column in (self.ids, self.corpora)
+        )
+        columns = (self.labels, self.valence, self.low, self.high)
+        return Predictions(ids, corpora, *(column[kept] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,7 @@ def predict(
     was_training = model.training
     model.eval()
     ids: list[str] = []
+    corpora: list[str] = []
     columns: list[NDArray[np.float64]] = []
     try:
         for chosen in _chunks(samples, view, batch):
@@ -100,13 +115,13 @@ def predict(
             stacked = torch.stack([valence, low, high]).double().cpu().numpy()
             labels = np.array([[sample.valence for sample in chosen]])
             ids += [sample.id for sample in chosen]
+            corpora += [sample.corpus for sample in chosen]
             columns.append(np.concatenate([labels, stacked]))
     finally:
         model.train(was_training)
     table = np.concatenate(columns, axis=1) if columns else np.zeros((4, 0))
-    known = ~np.isnan(table[1])
-    kept = tuple(name for name, ok in zip(ids, known, strict=True) if ok)
-    return Predictions(kept, *table[:, known])
+    found = Predictions(tuple(ids), tuple(corpora), *table)
+    return found._rows(~np.isnan(table[1]))
 
 
 def _chunks(samples: Samples, view: View, size: int) -> Iterator[list[Sample]]:

@@ -75,7 +75,9 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
         choice.backend,
         settings.inference,
         clock=clock,
-        encode_text=GivenTextEncoder(config.text_encoder, config.network.text_dim, wait=False),
+        encode_text=GivenTextEncoder(
+            config.text_encoder, config.network.text_dim, False, bundle.directory
+        ),
     )
     process = psutil.Process()
     untrained = "" if config.trained else ", untrained"
