@@ -9,6 +9,7 @@ import sys
 import time
 
 import av
+import cv2
 import numpy as np
 
 from engine.wire.clock import now_ns, this_clock
@@ -49,8 +50,9 @@ with IngestSender(ingest) as sender:
         if number % 2 == 0:  # 10 pictures a second
             _, picture = min(pictures, key=lambda entry: abs(entry[0] - number * 0.05))
             height, width, _ = picture.shape
-            crop = picture[:, (width - height) // 2 :][:112, :112]
+            left = (width - height) // 2
+            crop = cv2.resize(picture[:, left : left + height], (112, 112))
             envelope = Envelope(stream, shown, end_ns, end_ns, now_ns(), clock)
-            sender.send(Video(envelope, faces=1, crop=np.ascontiguousarray(crop), track_id=0))
+            sender.send(Video(envelope, faces=1, crop=crop, track_id=0))
             shown += 1
     print(f"{sender.sent} messages sent, {sender.dropped} dropped")

@@ -10,7 +10,7 @@ import pytest
 
 from clients.bridges import BridgeError
 from clients.events import NS_PER_S, Gap, Stale
-from clients.prometheus import STAGES, Metrics
+from clients.metrics import STAGES, Metrics
 from engine.wire.messages import Status, WorkerState
 from tests.unit.scores import make_score, make_status
 
