@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,11 +15,9 @@ import typer
 from clients.bridges import BridgeError
 from clients.reading import RecordingFile
 from clients.record import RecordError, Recording, new_recording, open_recording
-from clients.rows import row_of
 from clients.subscriber import SCORES, Subscriber
 from clients.watch import watch as show
 from engine.wire.fields import WireError
-from engine.wire.messages import Score
 
 app = typer.Typer(
     help="Clients of the sentiment engine.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -87,24 +84,18 @@ def record(
     ] = None,
 ) -> None:
     """Record scores until Ctrl-C (or --seconds); never overwrites a file."""
+    from clients.recorder import run, stop_flag
     from clients.rotation import Limits, Rotating
 
-    rows = 0
     new: Callable[[Path], Recording] = new_recording
     if rotate_mb is not None or rotate_minutes is not None:
         new = partial(Rotating, limits=Limits(rotate_mb, rotate_minutes))
-    end = None if seconds is None else time.monotonic() + seconds
     with _subscriber(scores, stream, keys) as subscriber, open_recording(out, new) as recording:
-        try:
-            while end is None or time.monotonic() < end:
-                for event in subscriber.poll(100):
-                    if isinstance(event, Score):
-                        recording.write(row_of(event))
-                        rows += 1
-                recording.tick()
-        finally:  # Ctrl-C is how a recording usually ends
-            files = f" in {recording.files} files" if isinstance(recording, Rotating) else ""
-            print(f"{rows} scores in {out}{files}", file=sys.stderr)
+        _tell([f"recording {scores} into {out}; Ctrl-C ends it"])
+        with stop_flag() as stopped:
+            rows = run(subscriber, recording, seconds, stopped)
+    files = f" in {recording.files} files" if isinstance(recording, Rotating) else ""
+    _tell([f"{rows} scores in {out}{files}"])
 
 
 @app.command()

@@ -111,9 +111,13 @@ def record(endpoint: str, out: Path, *options: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_recording_ended_by_ctrl_c_holds_every_score(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"session.{suffix}"
-    with publisher("subscriber,wait:200,a:0,a:1,b:0,hold") as endpoint:
+    with publisher("subscriber,wait:500,a:0,a:1,b:0,hold") as endpoint:
         recorder = record(endpoint, out)
-        time.sleep(2.5)
+        assert recorder.stderr is not None
+        assert recorder.stderr.readline().startswith("recording tcp://")
+        with Subscriber(endpoint, streams=["b"]) as subscriber:
+            next(iter(subscriber))  # the last score is out
+        time.sleep(0.5)
         recorder.send_signal(signal.SIGINT)
         _, errors = recorder.communicate(timeout=20)
     assert recorder.returncode == 0, errors
