@@ -31,6 +31,7 @@ from models.text_encoders import TextEncoder, TunableTextEncoder
 from models.text_simulation.llm import LlmSettings, LlmTextSimulation
 from models.text_simulation.student import StudentTextSimulation
 from trainer.corpus import Corpus, Features
+from trainer.features.extraction import existing_store
 from trainer.features.extractors import (
     CropExtractor,
     Extractor,
@@ -38,6 +39,8 @@ from trainer.features.extractors import (
     ImageFrameExtractor,
     LlmExtractor,
     MelExtractor,
+    MelSource,
+    StudentExtractor,
     TextFrameExtractor,
     TokenExtractor,
     VoiceFrameExtractor,
@@ -63,11 +66,13 @@ class Assembly:
         recipe: resolved.
         corpus: read for the width of its own features.
         stages: bundle of each stage by name.
+        features: root of the feature stores, where an earlier run may have left log-mel.
     """
 
     recipe: Recipe
     corpus: Corpus
     stages: Mapping[str, Path]
+    features: Path
     extractors: list[Extractor] = field(default_factory=list)
     audio_spec: SequenceEncoderSpec | None = None
     simulation_spec: SequenceEncoderSpec | None = None
@@ -82,6 +87,8 @@ class Assembly:
     def __post_init__(self) -> None:
         self._reader = MediaReader()
         self._opened: dict[str, Bundle] = {}
+        mel = MelExtractor(self._reader)
+        self._mel = MelSource(mel, existing_store(self.features, mel))
         encoders = self.recipe.encoders
         for modality, add in (
             ("audio", self._add_audio),
@@ -196,7 +203,9 @@ class Assembly:
             self.audio_spec = spec = spec_there
             self.voice, encoder = module, module
             identity = f"voice/{bundle.config.name}/{_digest(module)}"
-        self.extractors.append(VoiceFrameExtractor(self._reader, encoder, spec, identity))
+        self.extractors.append(
+            VoiceFrameExtractor(self._mel, self._reader, encoder, spec, identity)
+        )
 
     def _add_text(self, choice: EncoderChoice) -> None:
         if choice.kind == "features":
@@ -265,11 +274,14 @@ class Assembly:
             if not isinstance(student, StudentTextSimulation) or voice is None:
                 raise AssemblyError(f"{bundle.directory}: has no student text simulation")
             assert specs[0] is not None
+            assert specs[1] is not None
             self.student, self.simulation_spec = student, specs[1]
             identity = f"student/{config.name}/{_digest(voice)}/{_digest(student)}"
-            self.extractors.append(
-                VoiceFrameExtractor(self._reader, voice, specs[0], identity, student, specs[1])
-            )
+            behind = VoiceFrameExtractor(self._mel, self._reader, voice, specs[0], "behind it")
+            for extractor in self.extractors:
+                if isinstance(extractor, VoiceFrameExtractor) and self._is_of(extractor, voice):
+                    behind = extractor  # its frames of the clip in hand are at hand
+            self.extractors.append(StudentExtractor(behind, student, specs[1], identity))
         elif choice.kind == "llm":
             settings = LlmSettings(
                 speech=str(choice.speech),
@@ -289,6 +301,11 @@ class Assembly:
             self.extractors.append(
                 LlmExtractor(self._reader, LlmTextSimulation(settings), identity)
             )
+
+    @staticmethod
+    def _is_of(extractor: VoiceFrameExtractor, voice: nn.Module) -> bool:
+        """Whether an extractor's encoder has the weights of ``voice``."""
+        return extractor.identity.endswith(_digest(voice))
 
     def _open(self, source: str | None) -> Bundle:
         name = str(source)

@@ -135,7 +135,7 @@ class Pipeline:
     def assembly(self) -> Assembly:
         """Extractors and specifications; the stages are trained first."""
         self.train_stages()
-        return Assembly(self.recipe, self.corpus, self.stages)
+        return Assembly(self.recipe, self.corpus, self.stages, self.places.features)
 
     @cached_property
     def data(self) -> Data:

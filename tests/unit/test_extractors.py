@@ -22,6 +22,7 @@ from trainer.features.extractors import (
     ContentKeys,
     CropExtractor,
     MelExtractor,
+    MelSource,
     TextFrameExtractor,
     VoiceFrameExtractor,
 )
@@ -63,8 +64,10 @@ def test_voice_frames_of_a_bundle_are_those_of_its_streaming_encoder() -> None:
     spec = bundle.config.audio_encoder
     assert spec is not None
     module = load_modules(bundle)["audio_encoder"]
-    extractor = VoiceFrameExtractor(MediaReader(), module, spec, "voice/test")
-    (found,) = extractor.extract([clip_of(Media(SAMPLE_CLIP))])
+    reader = MediaReader()
+    mel_of = MelExtractor(reader)
+    voice = VoiceFrameExtractor(MelSource(mel_of, None), reader, module, spec, "voice/test")
+    (found,) = voice.extract([clip_of(Media(SAMPLE_CLIP))])
     stream, frames = SequenceStream(spec, mel_of_silence()), []
     mel = log_mel(to_float(read_sound(SAMPLE_CLIP)))
     for start in range(0, len(mel), 37):

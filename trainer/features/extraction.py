@@ -50,6 +50,13 @@ def open_stores(root: Path, extractors: Sequence[Extractor]) -> dict[str, FrameS
     }
 
 
+def existing_store(root: Path, extractor: Extractor) -> FrameStore | None:
+    """The extractor's store, where an earlier run has filled one."""
+    if not (root / _folder(extractor)).is_dir():
+        return None
+    return open_stores(root, [extractor])[extractor.name]
+
+
 def extract(
     corpus: Corpus,
     extractors: Sequence[Extractor],

@@ -24,6 +24,7 @@ from models.spec import ImageEncoderSpec, SequenceEncoderSpec
 from models.text_encoders import TextEncoder, tokenize
 from trainer.corpus import Clip, CorpusError, Features, Media
 from trainer.features.media import MediaReader
+from trainer.features.store import FrameStore
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
@@ -127,6 +128,29 @@ class MelExtractor:
         return Extracted(log_mel(samples), len(samples) / SAMPLE_RATE_HZ)
 
 
+class MelSource:
+    """Log-mel of clips: out of the store of an earlier run where it is there, else made."""
+
+    def __init__(self, extractor: MelExtractor, store: FrameStore | None) -> None:
+        self._extractor = extractor
+        self._store = store
+        self._keys = ContentKeys()
+
+    def read(self, clip: Clip) -> tuple[Floats, float]:
+        """Log-mel [N, 64] and seconds.
+
+        Raises:
+            CorpusError: the clip cannot be read.
+        """
+        if self._store is not None:
+            key = self._keys.key(clip, self._extractor)
+            if key in self._store:
+                frames = np.asarray(self._store.read(key), np.float32)
+                return frames, self._store.entry(key).seconds
+        (made,) = self._extractor.extract([clip])
+        return np.asarray(made.frames, np.float32), made.seconds
+
+
 class CropExtractor:
     """Normalised face crops [C, S, S], for a face encoder that is trained along."""
 
@@ -185,51 +209,96 @@ class ImageFrameExtractor:
 
 
 class VoiceFrameExtractor:
-    """Frames of a frozen voice encoder, or of the student behind it."""
+    """Frames of a frozen voice encoder.
 
+    Args:
+        mel: makes or remembers the log-mel; None for an encoder that takes samples.
+        reader: decodes, for an encoder that takes samples.
+        encoder: module of ``spec``.
+        spec: of the encoder.
+        identity: of its weights.
+    """
+
+    name: Name = "audio"
     dtype = "float16"
     at_once = 1
 
     def __init__(
         self,
+        mel: MelSource,
         reader: MediaReader,
         encoder: nn.Module,
         spec: SequenceEncoderSpec,
         identity: str,
-        student: nn.Module | None = None,
-        student_spec: SequenceEncoderSpec | None = None,
     ) -> None:
-        self._reader = reader
-        self._encoder, self._spec = encoder.eval(), spec
-        self._student, self._student_spec = student, student_spec
-        self.name: Name = "audio" if student_spec is None else "simulated_text"
-        self.shape: tuple[int, ...] = ((student_spec or spec).dim,)
+        self._mel, self._reader = mel, reader
+        self._encoder, self.spec = encoder.eval(), spec
+        self.shape: tuple[int, ...] = (spec.dim,)
         self.identity = identity
+        self._last: tuple[Clip, Extracted] | None = None
 
     def takes(self, clip: Clip) -> bool:
         """Clips with sound."""
         return isinstance(clip.audio, Media)
 
     def extract(self, clips: Sequence[Clip]) -> list[Extracted]:
-        """Decode and encode, as a live stream would be."""
-        return [self._one(clip) for clip in clips]
+        """Encode, as a live stream would be."""
+        return [self.frames(clip) for clip in clips]
 
-    def _one(self, clip: Clip) -> Extracted:
+    def frames(self, clip: Clip) -> Extracted:
+        """Frames of one clip; the last one's are kept, for the student."""
+        if self._last is None or self._last[0] is not clip:
+            self._last = (clip, self._encode(clip))
+        return self._last[1]
+
+    def _encode(self, clip: Clip) -> Extracted:
+        if self.spec.input == "log_mel":
+            mel, seconds = self._mel.read(clip)
+            run = _runner(self._encoder)
+            return Extracted(encode_clip(self.spec, run, mel, mel_of_silence()), seconds)
         samples = self._reader.samples(_media(clip.audio))
         seconds = len(samples) / SAMPLE_RATE_HZ
-        if self._spec.input == "samples":
-            lead = np.zeros(self._spec.left_context, np.float32)
-            whole = len(samples) // self._spec.stride
-            if whole == 0:
-                raise CorpusError(f"{clip.id}: {seconds:.3f} s of sound are less than one frame")
-            frames = _run(self._encoder, np.concatenate((lead, samples))[None])[0][-whole:]
-        else:
-            run = _runner(self._encoder)
-            frames = encode_clip(self._spec, run, log_mel(samples), mel_of_silence())
-        if self._student is not None and self._student_spec is not None:
-            silence = np.zeros(self._spec.dim, np.float32)
-            frames = encode_clip(self._student_spec, _runner(self._student), frames, silence)
-        return Extracted(frames, seconds)
+        whole = len(samples) // self.spec.stride
+        if whole == 0:
+            raise CorpusError(f"{clip.id}: {seconds:.3f} s of sound are less than one frame")
+        lead = np.zeros(self.spec.left_context, np.float32)
+        frames = _run(self._encoder, np.concatenate((lead, samples))[None])[0]
+        return Extracted(frames[-whole:], seconds)
+
+
+class StudentExtractor:
+    """Simulated text of a frozen student, behind its frozen voice encoder."""
+
+    name: Name = "simulated_text"
+    dtype = "float16"
+    at_once = 1
+
+    def __init__(
+        self,
+        voice: VoiceFrameExtractor,
+        student: nn.Module,
+        spec: SequenceEncoderSpec,
+        identity: str,
+    ) -> None:
+        self._voice = voice
+        self._student, self._spec = student.eval(), spec
+        self.shape: tuple[int, ...] = (spec.dim,)
+        self.identity = identity
+
+    def takes(self, clip: Clip) -> bool:
+        """Clips with sound."""
+        return self._voice.takes(clip)
+
+    def extract(self, clips: Sequence[Clip]) -> list[Extracted]:
+        """Encode, then simulate."""
+        found = []
+        for clip in clips:
+            voice = self._voice.frames(clip)
+            inputs = np.asarray(voice.frames, np.float32)
+            silence = np.zeros(inputs.shape[1], np.float32)
+            frames = encode_clip(self._spec, _runner(self._student), inputs, silence)
+            found.append(Extracted(frames, voice.seconds))
+        return found
 
 
 class TokenExtractor:
