@@ -259,6 +259,7 @@ class CaptureDesk:
         self._security = None if keys_dir is None else ClientSecurity.read(keys_dir)
         self._limit = limit
         self._names: set[str] = set()
+        self._ended: set[str] = set()
 
     @property
     def ingest(self) -> str:
@@ -274,7 +275,9 @@ class CaptureDesk:
         """
         if len(self._names) >= self._limit:
             raise CaptureRefusedError(f"{self._limit} browsers capture already")
-        if hello.stream in self._names or hello.stream in running():
+        # The engine goes on scoring a stream for some seconds after its capture has ended.
+        others = running() - self._ended
+        if hello.stream in self._names or hello.stream in others:
             raise CaptureRefusedError(f"a stream called {hello.stream} is running: choose another")
         sender = IngestSender(self._settings.ingest, self._security)
         try:
@@ -288,6 +291,7 @@ class CaptureDesk:
     def release(self, session: CaptureSession) -> None:
         """End a capture."""
         self._names.discard(session.hello.stream)
+        self._ended.add(session.hello.stream)
         session.close()
 
 

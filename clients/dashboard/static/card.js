@@ -44,6 +44,7 @@ export class Card {
     find(".interval").textContent = none ? "" : `90 %: ${signed(score.low)} to ${signed(score.high)}`;
     find(".trend").textContent = none ? "" : trendText(score.trend);
     this.root.classList.toggle("meaningless", !score.trained);
+    this.chart.meaningless = !score.trained;
     find(".untrained").hidden = score.trained;
     chip(find(".speech"), score.speaking, score.speaking ? "speaking" : "silent");
     chip(find(".faces"), score.faces > 0, facesText(score.faces));

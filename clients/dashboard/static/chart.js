@@ -7,7 +7,7 @@ const LEFT = 40;
 const TOP = 18;
 const RIGHT = 10;
 const LANE = 6;
-const LANES = 30; // both lanes with their spaces
+const LANES = 38; // both lanes with their spaces
 const AXIS = 18;
 const STEPS_MS = [10000, 15000, 30000, 60000, 120000, 300000, 600000, 900000];
 
@@ -20,6 +20,7 @@ export class Chart {
     this.span = 60000;
     this.now = Date.now();
     this.visible = true;
+    this.meaningless = false; // an untrained model's line is drawn without colour
     this.size = [0, 0];
     this.listen();
     new ResizeObserver(() => this.draw()).observe(canvas);
@@ -70,6 +71,7 @@ export class Chart {
     this.lanes(g, from);
     this.marks(g);
     g.restore();
+    this.ends(g);
     this.drawCursor(g);
   }
 
@@ -98,6 +100,18 @@ export class Chart {
       const x = this.x(t);
       if (x < LEFT + 16 || x > width - RIGHT - 18) continue;
       g.fillText(step < 60000 ? clock(t) : clockShort(t), x, height - AXIS / 2 + 2);
+    }
+  }
+
+  /** What the ends of the scale mean. */
+  ends(g) {
+    g.textAlign = "left";
+    g.fillStyle = this.ink("muted");
+    g.strokeStyle = this.ink("surface");
+    g.lineWidth = 3;
+    for (const [text, y] of [["positive", this.y(3) + 10], ["negative", this.y(-3) - 9]]) {
+      g.strokeText(text, LEFT + 6, y);
+      g.fillText(text, LEFT + 6, y);
     }
   }
 
@@ -168,10 +182,11 @@ export class Chart {
 
   curve(g, from) {
     const runs = this.runs(from);
+    const colour = this.ink(this.meaningless ? "muted" : "band");
     g.lineJoin = "round";
     g.lineCap = "round";
-    g.fillStyle = this.ink("band");
-    g.strokeStyle = this.ink("band");
+    g.fillStyle = colour;
+    g.strokeStyle = colour;
     for (const run of runs) {
       g.beginPath();
       run.forEach((p, k) => g[k ? "lineTo" : "moveTo"](p.x, this.y(p.high)));
@@ -237,9 +252,9 @@ export class Chart {
   lanes(g, from) {
     const { series } = this;
     const broken = this.broken();
-    const top = this.y(-3) + 9;
+    const top = this.y(-3) + 14;
     [["voice", SPEAKING], ["face", FACE]].forEach(([name, bit], row) => {
-      const y = top + row * (LANE + 5);
+      const y = top + row * (LANE + 7);
       g.fillStyle = this.ink("faint");
       g.fillRect(LEFT, y, this.size[0] - LEFT - RIGHT, LANE);
       g.fillStyle = this.ink(name);
@@ -257,7 +272,7 @@ export class Chart {
     g.textAlign = "right";
     g.fillStyle = this.ink("muted");
     g.fillText("voice", LEFT - 8, top + LANE / 2 + 0.5);
-    g.fillText("face", LEFT - 8, top + LANE + 5 + LANE / 2 + 0.5);
+    g.fillText("face", LEFT - 8, top + LANE + 7 + LANE / 2 + 0.5);
   }
 
   marks(g) {

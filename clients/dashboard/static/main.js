@@ -38,6 +38,7 @@ function cardOf(name) {
 
 function arrange() {
   page("empty").hidden = cards.size > 0;
+  page("streams").classList.toggle("one", cards.size === 1);
   page("streams").classList.toggle("many", cards.size > 2);
 }
 
@@ -86,13 +87,17 @@ function showLink(detail = "") {
   else if (state) text = "Waiting for the engine";
   page("link").dataset.state = shown;
   page("link-text").textContent = text;
+  if (state?.engine === "live") {
+    page("empty-title").textContent = "The engine is there, no stream yet";
+    page("empty-text").textContent = "Its first score appears here by itself.";
+  }
   showAlerts(detail);
 }
 
 /** Warnings that stay for as long as their reason does. */
 function showAlerts(detail) {
   const wanted = [];
-  if (link === "refused") wanted.push(["refused", "bad", detail || page("alert-refused")?.textContent || ""]);
+  if (link === "refused") wanted.push(["refused", "bad", detail || page("alert-refused")?.textContent || "Refused."]);
   if (link === "closed" && state) {
     wanted.push(["link", "bad", "The dashboard does not answer. This page tries again by itself; what it shows is old."]);
   } else if (state?.engine === "gone") {
@@ -113,7 +118,8 @@ function showAlerts(detail) {
       note = document.createElement("p");
       note.id = `alert-${key}`;
       note.dataset.alert = key;
-      page("alerts").append(note);
+      if (kind) page("alerts").prepend(note);
+      else page("alerts").append(note);
     }
     note.className = `alert ${kind}`;
     if (note.textContent !== text) note.textContent = text;
