@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from engine.wire.security import ClientSecurity
 from engine.wire.sockets import IngestSender
 
 MAX_SESSIONS = 4
+MAX_REMEMBERED = 16
+"""Names of ended captures, which may be taken up again at once."""
 MAX_FAULTS = 50
 """Malformed packets after which a session is ended."""
 MAX_PICTURES_HZ = 15.0
@@ -259,7 +261,7 @@ class CaptureDesk:
         self._security = None if keys_dir is None else ClientSecurity.read(keys_dir)
         self._limit = limit
         self._names: set[str] = set()
-        self._ended: set[str] = set()
+        self._ended: deque[str] = deque(maxlen=MAX_REMEMBERED)
 
     @property
     def ingest(self) -> str:
@@ -276,7 +278,7 @@ class CaptureDesk:
         if len(self._names) >= self._limit:
             raise CaptureRefusedError(f"{self._limit} browsers capture already")
         # The engine goes on scoring a stream for some seconds after its capture has ended.
-        others = running() - self._ended
+        others = running() - frozenset(self._ended)
         if hello.stream in self._names or hello.stream in others:
             raise CaptureRefusedError(f"a stream called {hello.stream} is running: choose another")
         sender = IngestSender(self._settings.ingest, self._security)
@@ -291,7 +293,7 @@ class CaptureDesk:
     def release(self, session: CaptureSession) -> None:
         """End a capture."""
         self._names.discard(session.hello.stream)
-        self._ended.add(session.hello.stream)
+        self._ended.append(session.hello.stream)
         session.close()
 
 
