@@ -35,6 +35,8 @@ STATIC = Path(__file__).with_name("static")
 BATCH_S = 0.05
 """Shortest time between two messages to a browser."""
 SEND_TIMEOUT_S = 30.0
+SEND_BUFFER = 128 * 1024
+"""Of the kernel, per browser: what waits there is old by the time that it is read."""
 HELLO_TIMEOUT_S = 10.0
 TELL_PERIOD_S = 1.0
 SHUTDOWN_S = 2
@@ -274,7 +276,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        return listening
     except OSError as error:
         raise DashboardError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
