@@ -77,7 +77,7 @@ def main() -> None:
                 for place, name in enumerate(names):
                     publisher.publish(score(name, place, seq, t_ns, None))
                 seq += 1
-                if seq % 100 == 0:
+                if seq % max(1, 100 // len(names)) == 0:
                     time.sleep(0.02)  # a subscriber's queue holds 1000
         next_ns, told_ns = now_ns(), 0
         while True:
