@@ -18,6 +18,9 @@ from clients.subscriber import AsyncSubscriber
 from engine.wire.clock import now_ns
 
 QUEUE = 512
+MAX_VIEWERS = 64
+BREATH = 64
+"""Events after which the browsers' own tasks get a turn, however fast more come."""
 STATE_PERIOD_S = 1.0
 
 
@@ -78,7 +81,11 @@ class Bridge:
         async with AsyncSubscriber(self._endpoint, keys_dir=self._keys_dir) as subscriber:
             heartbeat = asyncio.create_task(self._tell_state())
             try:
+                taken = 0
                 async for event in subscriber.events():
+                    taken += 1
+                    if taken % BREATH == 0:
+                        await asyncio.sleep(0)
                     score = self.board.take(event, now_ns())
                     if score is not None:
                         for mailbox in self._mailboxes:

@@ -10,6 +10,7 @@ cut out, and it is gone; only the crop and the sound go onto the wire, as from a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import Counter, deque
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from engine.capture.stamps import NS_PER_S, Chunker, Stamper, video_message
 from engine.capture.worker import Outbox
 from engine.settings import STREAM_NAME_PATTERN, EngineSettings, SettingsError, load
 from engine.wire.clock import now_ns, this_clock
+from engine.wire.fields import WireError
 from engine.wire.messages import SAMPLE_RATE_HZ
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import IngestSender
@@ -213,7 +215,8 @@ class CaptureSession:
 
     def close(self) -> None:
         """Say goodbye and close the socket."""
-        self._outbox.change("ended", "the browser's capture has ended")
+        with contextlib.suppress(WireError):  # a refused key: there is nobody to say it to
+            self._outbox.change("ended", "the browser's capture has ended")
         # LINGER is 0: give the last word a moment to leave.
         self._sender.raw.linger = 200
         self._sender.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import websockets  # noqa: F401 - uvicorn needs it only when it starts, too late to say so
+
 from clients.dashboard import DashboardError
 from clients.dashboard.access import is_loopback, new_token
 from clients.dashboard.capture import CaptureRefusedError, open_desk

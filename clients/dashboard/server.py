@@ -25,7 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from clients.dashboard import DashboardError
 from clients.dashboard.access import COOKIE, Access, Visit
-from clients.dashboard.bridge import Bridge
+from clients.dashboard.bridge import MAX_VIEWERS, Bridge
 from clients.dashboard.capture import CaptureDesk, CaptureRefusedError, CaptureSession, Hello
 from clients.dashboard.packets import MAX_PACKET
 from engine.wire.clock import now_ns
@@ -171,6 +171,9 @@ def make_app(
 async def serve_scores(websocket: WebSocket, bridge: Bridge) -> None:
     """Send a browser the history, then whatever comes, at its own pace."""
     await websocket.accept()
+    if bridge.viewers >= MAX_VIEWERS:
+        await websocket.close(TRY_LATER)
+        return
 
     async def sending() -> None:
         with bridge.viewer() as (frames, mailbox):

@@ -53,6 +53,7 @@ export class Card {
     find(".stage-text").textContent = STAGES.map((stage) => `${stage} ${score[`${stage}_ms`].toFixed(1)}`).join(" · ");
     STAGES.forEach((stage, i) => (this.stages[i].style.flexGrow = Math.max(0.001, score[`${stage}_ms`])));
     this.showDrops();
+    if (!find("canvas").hasAttribute("aria-label")) this.describe();
   }
 
   showWeight(key, root) {
