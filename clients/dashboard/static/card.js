@@ -6,7 +6,7 @@ import { Series } from "./series.js";
 
 const MODALITIES = [["audio", "Voice"], ["text", "Words"], ["video", "Face"]];
 const STAGES = ["transport", "wait", "encode", "fuse"];
-const SOURCES = { simulated: "simulated from the voice", given: "transcript" };
+const SOURCES = { simulated: ["simulated", " from the voice"], given: ["transcript", ""] };
 
 export class Card {
   constructor(name, template) {
@@ -65,9 +65,10 @@ export class Card {
     root.querySelector(".fill").style.width = present ? `${100 * score[`${key}_weight`]}%` : "0";
     const label = root.querySelector(".label");
     if (key === "text") {
-      const source = SOURCES[score.text_source];
-      label.innerHTML = 'Words <span class="note"></span>';
-      label.querySelector(".note").textContent = source ?? "";
+      const [source, more] = SOURCES[score.text_source] ?? ["", ""];
+      label.innerHTML = 'Words <span class="note"></span><span class="note wide"></span>';
+      label.querySelector(".note").textContent = source;
+      label.querySelector(".wide").textContent = more;
     }
     const quality = score[`${key}_quality`];
     const parts = [`covers ${percent(score[`${key}_coverage`])} of the window`];
