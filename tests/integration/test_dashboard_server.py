@@ -216,14 +216,19 @@ def test_an_occupied_port_and_unusable_keys_are_one_line(tmp_path: Path) -> None
 def test_an_engine_with_an_allow_list_is_seen_with_a_key(tmp_path: Path) -> None:
     keys = [sys.executable, "-m", "engine", "keys", "--keys-dir", str(tmp_path)]
     subprocess.run(keys, env=ENVIRONMENT, check=True, capture_output=True, timeout=30)
-    scores, options = free_endpoint(), ("--security", "curve", "--keys-dir", str(tmp_path))
+    scores, ingest = free_endpoint(), free_endpoint()
+    options = ("--security", "curve", "--keys-dir", str(tmp_path))
     with (
-        engine(scores, free_endpoint(), "infer", *options),
-        dashboard(scores, "--keys", str(tmp_path)) as dash,
+        engine(scores, ingest, "infer", *options),
+        dashboard(scores, "--keys", str(tmp_path), "--ingest", ingest) as dash,
         watch(dash) as viewer,
     ):
         state = news(viewer, lambda n: n["state"] and n["state"]["engine"] == "live", 40)["state"]
         assert state["workers"][0]["name"] == "inference"
+        with watch(dash, "capture") as browser:
+            browser.send(json.dumps(GREETING))
+            workers = news(viewer, lambda n: n["state"] and len(n["state"]["workers"]) == 2)
+            assert workers["state"]["workers"][1]["name"] == "laptop.browser"
 
 
 def test_capture_asks_for_consent_and_survives_nonsense() -> None:

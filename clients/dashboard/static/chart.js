@@ -1,10 +1,11 @@
 // A stream's valence over time on a canvas: line, interval band, gaps, marks, speech and face lanes.
 
+import { Cursor } from "./cursor.js";
 import { clock, clockShort, duration, reasonText, signed } from "./format.js";
 import { FACE, SPEAKING } from "./series.js";
 
-const LEFT = 40;
-const TOP = 18;
+export const LEFT = 40;
+export const TOP = 18;
 const RIGHT = 10;
 const LANE = 6;
 const LANES = 38; // both lanes with their spaces
@@ -12,17 +13,15 @@ const AXIS = 18;
 const STEPS_MS = [10000, 15000, 30000, 60000, 120000, 300000, 600000, 900000];
 
 export class Chart {
-  constructor(canvas, cursor, series) {
+  constructor(canvas, box, series) {
     this.canvas = canvas;
-    this.cursorBox = cursor;
     this.series = series;
-    this.cursor = null; // time that is read
+    this.cursor = new Cursor(this, canvas, box);
     this.span = 60000;
     this.now = Date.now();
     this.visible = true;
     this.meaningless = false; // an untrained model's line is drawn without colour
     this.size = [0, 0];
-    this.listen();
     new ResizeObserver(() => this.draw()).observe(canvas);
     new IntersectionObserver((seen) => {
       this.visible = seen[seen.length - 1].isIntersecting;
@@ -72,7 +71,7 @@ export class Chart {
     this.marks(g);
     g.restore();
     this.ends(g);
-    this.drawCursor(g);
+    this.cursor.draw(g);
   }
 
   grid(g) {
@@ -297,74 +296,5 @@ export class Chart {
       g.fillStyle = this.ink("ink");
       g.fillText(text, start, TOP / 2 - 1);
     }
-  }
-
-  drawCursor(g) {
-    const i = this.cursor === null ? -1 : this.nearest(this.cursor);
-    this.cursorBox.hidden = i < 0;
-    if (i < 0) return;
-    const { series } = this;
-    const x = this.x(series.t[i]);
-    if (x < LEFT - 1) {
-      this.cursor = null;
-      this.cursorBox.hidden = true;
-      return;
-    }
-    g.strokeStyle = this.ink("muted");
-    g.lineWidth = 1;
-    g.beginPath();
-    g.moveTo(Math.round(x) + 0.5, TOP);
-    g.lineTo(Math.round(x) + 0.5, this.y(-3));
-    g.stroke();
-    const v = series.v[i];
-    if (!Number.isNaN(v)) {
-      g.fillStyle = this.ink("band");
-      g.beginPath();
-      g.arc(x, this.y(v), 4, 0, 7);
-      g.fill();
-    }
-    const value = Number.isNaN(v)
-      ? reasonText(series.reason(i))
-      : `${signed(v)} (${signed(series.low[i], 1)} to ${signed(series.high[i], 1)})`;
-    const text = `${clock(series.t[i])}  ${value}`;
-    if (this.cursorBox.textContent !== text) this.cursorBox.textContent = text;
-    const box = this.cursorBox.offsetWidth;
-    this.cursorBox.style.left = `${Math.max(0, Math.min(this.size[0] - box, x - box / 2))}px`;
-  }
-
-  nearest(t) {
-    const { series } = this;
-    if (!series.count) return -1;
-    const i = Math.min(series.count - 1, series.at(t));
-    return i > 0 && t - series.t[i - 1] < series.t[i] - t ? i - 1 : i;
-  }
-
-  listen() {
-    const { canvas } = this;
-    const at = (event) => this.now - this.span + (event.offsetX - LEFT) / this.scale;
-    canvas.addEventListener("pointermove", (event) => this.read(at(event)));
-    canvas.addEventListener("pointerleave", () => this.read(null));
-    canvas.addEventListener("blur", () => this.read(null));
-    canvas.addEventListener("keydown", (event) => {
-      const { series } = this;
-      if (!series.count) return;
-      const here = this.cursor === null ? series.count - 1 : this.nearest(this.cursor);
-      const jump = event.shiftKey ? 10 : 1;
-      const go = {
-        ArrowLeft: this.cursor === null ? here : here - jump,
-        ArrowRight: here + jump,
-        Home: series.at(this.now - this.span),
-        End: series.count - 1,
-      }[event.key];
-      if (event.key === "Escape") this.read(null);
-      else if (go === undefined) return;
-      else this.read(series.t[Math.max(0, Math.min(series.count - 1, go))]);
-      event.preventDefault();
-    });
-  }
-
-  read(t) {
-    this.cursor = t;
-    this.draw();
   }
 }
