@@ -153,3 +153,38 @@ def prometheus(
 
     with _errors(), _subscriber(scores, stream, keys) as subscriber:
         serve(subscriber, scores, host, port, stale_s, say=lambda text: _tell([text]))
+
+
+@app.command()
+def dashboard(
+    scores: Endpoint = SCORES,
+    host: Annotated[str, typer.Option(help="Address to listen on; others need a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8765,
+    keys: Keys = None,
+    ingest: Annotated[
+        str | None, typer.Option(help="Where a browser's own capture is sent to the engine.")
+    ] = None,
+    capture: Annotated[
+        bool | None,
+        typer.Option(
+            "--capture/--no-capture",
+            help="Whether browsers may capture; only on loopback unless said.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Another name it is reached by; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="The engine's settings in TOML.")] = None,
+) -> None:
+    """Show scores in a browser, and let a browser be camera and microphone."""
+    try:
+        from clients.dashboard.launch import launch
+    except ImportError as error:
+        print(f'error: {error.name}: pip install "undertone[dashboard]"', file=sys.stderr)
+        raise typer.Exit(2) from None
+    complaint = launch(scores, host, port, keys, ingest, capture, allow_host or (), config)
+    if complaint is not None:
+        print(f"error: {complaint}", file=sys.stderr)
+        raise typer.Exit(2)
