@@ -152,7 +152,7 @@ def _model(settings: EngineSettings) -> list[Check]:
     remedy = None if config.trained else "train one: python -m trainer --help"
     found = [Check("bundle", config.trained, f"{config.name} {config.version}, {state}", remedy)]
     try:
-        choice = select.choose(settings.backend, bundle, settings.inference.threads)
+        choice = select.choose(settings.backend, bundle, settings.inference.threads, settings.tensorrt)
     except BackendError as error:
         return [*found, Check("backend", False, str(error))]
     chosen = f"{choice.backend.name} on {choice.backend.device} ({'; '.join(choice.reasons)})"

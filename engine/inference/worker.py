@@ -66,7 +66,7 @@ def run_inference(settings: EngineSettings, stop: Stop) -> None:
 
 def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -> Desk:
     bundle = bundles.open(settings.bundle)
-    choice = select.choose(settings.backend, bundle, settings.inference.threads)
+    choice = select.choose(settings.backend, bundle, settings.inference.threads, settings.tensorrt)
     for reason in choice.reasons:
         log.info("%s", reason)
     config = bundle.config
