@@ -20,7 +20,9 @@ def score_to_file(clip: Path, out: Path, settings: EngineSettings) -> str:
         OSError: ``out`` cannot be written.
     """
     bundle = bundles.open(settings.bundle)
-    backend = choose(settings.backend, bundle, settings.inference.threads, settings.tensorrt).backend
+    backend = choose(
+        settings.backend, bundle, settings.inference.threads, settings.tensorrt
+    ).backend
     backend.warm_up()
     begin_s = time.perf_counter()
     number, span_ns = 0, 0

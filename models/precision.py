@@ -30,12 +30,13 @@ class PrecisionError(ValueError):
     """A graph that cannot be converted; names the graph and why."""
 
 
-def lowered(onnx_model: bytes, precision: LowPrecision) -> bytes:
+def lowered(onnx_model: bytes, precision: LowPrecision, heads: bool = False) -> bytes:
     """Return the serialised graph with its products in ``precision``.
 
     Args:
         onnx_model: a serialised ONNX model in float32.
         precision: ``fp16`` or ``bf16``.
+        heads: the last layers too, for a GPU without float32 products.
 
     Raises:
         PrecisionError: the graph holds no product, or is in low precision already.
@@ -43,7 +44,7 @@ def lowered(onnx_model: bytes, precision: LowPrecision) -> bytes:
     import onnx
 
     model = onnx.load_from_string(onnx_model)
-    _Rewriter(model, precision).rewrite()
+    _Rewriter(model, precision, heads).rewrite()
     converted: bytes = model.SerializeToString()
     return converted
 
@@ -51,9 +52,12 @@ def lowered(onnx_model: bytes, precision: LowPrecision) -> bytes:
 class _Rewriter:
     """One pass over the nodes, which ONNX keeps in topological order."""
 
-    def __init__(self, model: Any, precision: LowPrecision) -> None:
+    def __init__(self, model: Any, precision: LowPrecision, heads: bool) -> None:
         from onnx import TensorProto
 
+        self._heads = heads
+        # Small sums over modalities: low only where nothing else can be computed.
+        self._products = PRODUCTS | {"Einsum"} if heads else PRODUCTS
         self._graph = model.graph
         self._type = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.BFLOAT16
         self._float32 = TensorProto.FLOAT
@@ -70,7 +74,7 @@ class _Rewriter:
     def rewrite(self) -> None:
         products = 0
         for node in list(self._graph.node):
-            if node.op_type in PRODUCTS and not self._is_head(node):
+            if node.op_type in self._products and (self._heads or not self._is_head(node)):
                 products += 1
                 self._append_low(node)
             elif node.op_type in FOLLOWERS and self._follows(node):
@@ -90,7 +94,7 @@ class _Rewriter:
         del self._graph.value_info[:]  # they state the types of before
 
     def _names_of_inputs(self) -> set[str]:
-        return {name for node in self._graph.node for name in node.input}
+        return {name for node in self._graph.node for name in _needed(node)}
 
     def _is_head(self, node: Any) -> bool:
         """Whether this is a last layer: a product with constant weights and few outputs."""
@@ -117,7 +121,7 @@ class _Rewriter:
         return [name for name in (node.input if many else node.input[:1]) if name]
 
     def _append_low(self, node: Any) -> None:
-        every = node.op_type in PRODUCTS
+        every = node.op_type in self._products
         values = set(node.input) if every else set(self._values_of(node))
         names = [self._as_low(name) if name in values else name for name in node.input]
         del node.input[:]
@@ -175,8 +179,11 @@ def _needed(node: Any) -> Iterable[str]:
 
 def _narrow(values: np.ndarray[Any, Any], half: bool) -> np.ndarray[Any, Any]:
     """Round float32 weights to float16, or to bfloat16 as its 16 bits, to nearest even."""
+    narrow: np.ndarray[Any, Any]
     if half:
         largest = float(np.finfo(np.float16).max)
-        return np.clip(values, -largest, largest).astype(np.float16)
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        narrow = np.clip(values, -largest, largest).astype(np.float16)
+    else:
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        narrow = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return narrow

@@ -1,13 +1,15 @@
+import importlib.util
 from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from engine.inference.backends import select, tensorrt
+from engine.inference.backends import cuda, select, tensorrt, tensorrt_api
 from engine.inference.backends.onnx import OnnxBackend, cuda_available
 from engine.inference.backends.protocol import BackendError
 from engine.inference.backends.warm import example_inputs
+from engine.settings import TensorrtSettings
 from models import bundle as bundles
 
 
@@ -23,17 +25,88 @@ def onnx(bundle: bundles.Bundle) -> OnnxBackend:
 
 def test_auto_says_why_it_chose(bundle: bundles.Bundle) -> None:
     choice = select.choose("auto", bundle, threads=1)
-    assert choice.backend.name == "onnx"
-    assert choice.reasons[0].startswith("tensorrt: no, ")
+    if tensorrt.available() is not None:
+        assert choice.backend.name == "onnx"
+        assert choice.reasons[0].startswith("tensorrt: no, ")
     assert choice.reasons[-1].endswith(": yes")
     choice.backend.warm_up()
 
 
 def test_tensorrt_by_name_is_a_clear_error(bundle: bundles.Bundle) -> None:
     reason = tensorrt.available()
-    assert reason
-    with pytest.raises(BackendError, match="tensorrt: "):
+    if reason is None:
+        pytest.skip("TensorRT can be used here")
+    with pytest.raises(BackendError, match="tensorrt: ") as caught:
         select.choose("tensorrt", bundle)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        (
+            "tensorrt_rtx",
+            r'pip install "undertone\[rtx\]"; .*--extra-index-url https://pypi.nvidia',
+        ),
+        ("cuda", "cuda-bindings is not installed"),
+    ],
+)
+def test_what_tensorrt_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, named: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="shows what is said with a package too few")
+    known = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> object:
+        hidden = {module, "tensorrt" if module == "tensorrt_rtx" else module}
+        return None if name in hidden else known(name, package)
+
+    for user in (cuda, tensorrt_api, tensorrt):
+        monkeypatch.setattr(user, "find_spec", find)
+    with pytest.raises(BackendError, match=named):
+        select.choose("tensorrt", bundles.open("default"))
+
+
+class Stand:
+    """A backend that can only be chosen."""
+
+    device, precision = "cuda:0", "float16"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    ("works", "chosen", "reasons"),
+    [
+        ({"tensorrt", "cuda", "cpu"}, "tensorrt", ["tensorrt: yes"]),
+        ({"cuda", "cpu"}, "cuda", ["tensorrt: no, t", "onnx on cuda: yes"]),
+        ({"cpu"}, "cpu", ["tensorrt: no, t", "onnx on cuda: no, c", "onnx on cpu: yes"]),
+    ],
+)
+def test_auto_falls_back_in_order(
+    bundle: bundles.Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    works: set[str],
+    chosen: str,
+    reasons: list[str],
+) -> None:
+    def load(bundle: bundles.Bundle, settings: TensorrtSettings) -> Stand:
+        assert settings.precision == "bf16"
+        if "tensorrt" not in works:
+            raise BackendError("t")
+        return Stand("tensorrt")
+
+    def onnx(bundle: bundles.Bundle, device: str, threads: int) -> Stand:
+        if device not in works:
+            raise BackendError("c")
+        return Stand(device)
+
+    monkeypatch.setattr(tensorrt, "load", load)
+    monkeypatch.setattr("engine.inference.backends.onnx.OnnxBackend", onnx)
+    choice = select.choose("auto", bundle, tensorrt=TensorrtSettings(precision="bf16"))
+    assert choice.backend.name == chosen
+    assert list(choice.reasons) == reasons
 
 
 def test_cuda_is_never_replaced_by_the_cpu_in_silence(bundle: bundles.Bundle) -> None:

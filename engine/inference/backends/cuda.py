@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.inference.backends.protocol import BackendError
 
-NO_DRIVER = "no NVIDIA driver (or one older than CUDA {cuda}): install or update the GPU driver"
+NO_DRIVER = "no NVIDIA driver, or one too old for CUDA {cuda}: install or update the GPU driver"
 
 
 class Device(Protocol):
@@ -68,7 +68,7 @@ def missing() -> str | None:
     codes = runtime.cudaError_t
     if error in (codes.cudaErrorInsufficientDriver, codes.cudaErrorSystemDriverMismatch):
         _, version = runtime.cudaRuntimeGetVersion()
-        return NO_DRIVER.format(cuda=f"{version // 1000}.{version % 1000 // 10}")
+        return NO_DRIVER.format(cuda=version // 1000)
     if error == codes.cudaErrorNoDevice or (error == codes.cudaSuccess and count == 0):
         return "the NVIDIA driver finds no GPU (in a container: start it with --gpus all)"
     if error != codes.cudaSuccess:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from engine.inference.backends import cuda
 from engine.inference.backends.cuda import CudaDevice, Device
-from engine.inference.backends.protocol import Array, BackendError, Inputs, Outputs
+from engine.inference.backends.protocol import BackendError, Inputs, Outputs
 from engine.inference.backends.tensorrt_api import (
     NOT_INSTALLED,
     Context,
@@ -156,10 +156,7 @@ class _Runner:
         self._shaped(self._layout.usual(batch))
 
     def _run(self, piece: Piece) -> Outputs:
-        if piece.usual:
-            shaped = self._shaped(piece.shapes)
-        else:
-            shaped = self._at(self._any, piece.shapes)
+        shaped = self._shaped(piece.shapes) if piece.usual else self._at(self._any, piece.shapes)
         piece.fill(shaped.inputs)  # type: ignore[arg-type]
         if shaped.replay is not None:
             shaped.replay()
@@ -229,11 +226,20 @@ def _dtype(tensor: Tensor) -> type[np.bool_] | type[np.float32]:
 
 
 def load(
-    bundle: Bundle, settings: TensorrtSettings, report: Report | None = None
+    bundle: Bundle,
+    settings: TensorrtSettings,
+    report: Report | None = None,
+    done: Report | None = None,
 ) -> TensorrtBackend:
     """Load a bundle onto this machine's GPU, building and checking plans where need be.
 
     A plan that was never compared with ONNX Runtime here is, and is discarded if it differs.
+
+    Args:
+        bundle: the opened bundle.
+        settings: precision, largest batch, where plans are kept.
+        report: told what the builder does.
+        done: told the name of each graph whose plan is there.
 
     Raises:
         BackendError: something is missing, cannot be built, or differs.
@@ -242,7 +248,7 @@ def load(
         raise BackendError(reason)
     api, device = TensorRT(), CudaDevice()
     try:
-        return _load(bundle, settings, api, device, report)
+        return _load(bundle, settings, api, device, report, done)
     except BaseException:
         device.close()  # another backend may run on this GPU instead
         raise
@@ -254,13 +260,15 @@ def _load(
     api: TensorRT,
     device: CudaDevice,
     report: Report | None,
+    done: Report | None,
 ) -> TensorrtBackend:
     cache = PlanCache(settings.plans_dir or default_directory(), settings.foreign_plans)
     library = PlanLibrary(bundle, api, cache, settings.precision, settings.max_batch)
-    cached = {
-        graph: library.obtain(graph, device.capability, device.name, report)
-        for graph in library.layouts
-    }
+    cached: dict[GraphName, Cached] = {}
+    for graph in library.layouts:
+        cached[graph] = library.obtain(graph, device.capability, device.name, report)
+        if done is not None:
+            done(graph)
     plans: dict[GraphName, LoadedPlan] = {}
     for graph, entry in cached.items():
         try:

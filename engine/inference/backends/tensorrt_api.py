@@ -148,6 +148,10 @@ class TensorRT:
         names = self.trt.ComputeCapability.__members__
         return tuple(name.lower() for name in names if name.startswith("SM"))
 
+    def has_wide_products(self, capability: str) -> bool:
+        """Whether matrix products can be in float32: TensorRT for RTX has none on Turing."""
+        return not (self.kind == "rtx" and capability == "sm75")
+
     def network(self, builder: Any) -> Any:
         """Make an empty, strongly typed network (the only kind from TensorRT 11 on)."""
         flag = getattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -210,7 +214,8 @@ class _Plan:
         self.scratch_bytes = int(engine.device_memory_size_v2)
         self._logger = api.logger
         self._strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._config = self._cache = None
+        self._config: Any = None
+        self._cache: Any = None
         if api.kind == "rtx":
             self._configure(kernel_cache)
 
@@ -299,7 +304,7 @@ def _make_logger(trt: Any) -> Any:
         trt.ILogger.INFO: logging.DEBUG,
     }
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):  # type: ignore[misc]
         """Into this process's log; the last error is told with the exception."""
 
         def __init__(self) -> None:
@@ -318,7 +323,7 @@ def _make_logger(trt: Any) -> Any:
 
 
 def _make_monitor(trt: Any, report: Callable[[str], None]) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Tells the names of the phases; TensorRT calls it from threads of its own."""
 
         def __init__(self) -> None:

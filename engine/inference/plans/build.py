@@ -46,8 +46,16 @@ class Build:
     timing_cache: bytes
 
 
-def prepared(onnx_model: bytes, precision: Precision, stored: str) -> bytes:
+def prepared(
+    onnx_model: bytes, precision: Precision, stored: str, heads_low: bool = False
+) -> bytes:
     """Put ``precision`` into a graph whose bundle stores it as ``stored``.
+
+    Args:
+        onnx_model: a serialised graph.
+        precision: of its products.
+        stored: the arithmetic that it holds now.
+        heads_low: of the last layers as well.
 
     Raises:
         BackendError: the graph is in low precision already, and in another.
@@ -58,7 +66,7 @@ def prepared(onnx_model: bytes, precision: Precision, stored: str) -> bytes:
         raise BackendError(f"the bundle is stored in {stored}: expected --precision fp16")
     assert precision != "fp32"  # it is what float32 is stored as
     try:
-        return lowered(onnx_model, precision)
+        return lowered(onnx_model, precision, heads_low)
     except PrecisionError as error:
         raise BackendError(str(error)) from None
 

@@ -76,7 +76,10 @@ class PlanLibrary:
     ) -> bytes:
         try:
             model = prepared(
-                self.bundle.path(graph).read_bytes(), self.precision, self.bundle.config.precision
+                self.bundle.path(graph).read_bytes(),
+                self.precision,
+                self.bundle.config.precision,
+                heads_low=not self.api.has_wide_products(capability),
             )
             timings = f"{key.device.replace(' ', '-')}-{self.api.version}.timings"
             made = build(

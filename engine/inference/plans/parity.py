@@ -74,7 +74,8 @@ def random_inputs(layout: Layout) -> Iterator[Inputs]:
 def _fusion_lengths(layout: FusionLayout) -> Iterator[tuple[int, ...]]:
     yield layout.full
     yield tuple(max(1, length // 3) for length in layout.full)
-    yield tuple(min(2 * length, most) for length, most in zip(layout.full, layout.longest))  # noqa: B905
+    longest = zip(layout.full, layout.longest, strict=True)
+    yield tuple(min(2 * length, most) for length, most in longest)
 
 
 def _fusion(layout: FusionLayout, lengths: tuple[int, ...], rng: np.random.Generator) -> Inputs:
@@ -82,7 +83,9 @@ def _fusion(layout: FusionLayout, lengths: tuple[int, ...], rng: np.random.Gener
     batch = 2 * len(SUBSETS)
     present = np.array(SUBSETS * 2)
     inputs: dict[str, Array] = {"text_simulated": np.arange(batch) < len(SUBSETS)}
-    for column, (name, dim, length) in enumerate(zip(MODALITIES, layout.dims, lengths, strict=True)):
+    for column, (name, dim, length) in enumerate(
+        zip(MODALITIES, layout.dims, lengths, strict=True)
+    ):
         counts = rng.integers(1, length + 1, batch) * present[:, column]
         mask: NDArray[np.bool_] = np.arange(length) < counts[:, None]
         frames = rng.standard_normal((batch, length, dim), np.float32)
@@ -100,7 +103,7 @@ def _difference(graph: str, expected: Outputs, actual: Outputs) -> float:
             raise BackendError(f"{graph}: {name}: expected {list(values.shape)}, got {shape}")
         known = np.isfinite(values)
         if not np.array_equal(known, np.isfinite(found)):
-            raise BackendError(f"{graph}: {name}: the plan has numbers where there are none, or not")
+            raise BackendError(f"{graph}: {name}: NaN in other places than expected")
         difference = np.abs(found[known] - values[known]) / (1 + np.abs(values[known]))
         worst = max(worst, float(difference.max(initial=0.0)))
     return worst
