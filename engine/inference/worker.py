@@ -15,6 +15,7 @@ from engine.inference.backends import select
 from engine.inference.core import InferenceCore
 from engine.inference.desk import CommandError, Desk
 from engine.inference.given_text import GivenTextEncoder
+from engine.inference.language_model import speech_simulator
 from engine.inference.rehearsal import rehearse
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
@@ -76,6 +77,7 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
         settings.inference,
         clock=clock,
         encode_text=GivenTextEncoder(config.text_encoder, config.network.text_dim, wait=False),
+        simulate_speech=speech_simulator(bundle, wait=False),
     )
     process = psutil.Process()
     untrained = "" if config.trained else ", untrained"

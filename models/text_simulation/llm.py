@@ -43,6 +43,8 @@ class LlmSettings:
     beams: int = 4
     max_tokens: int = 200
     prompt: str = PROMPT
+    static_cache: bool | None = None
+    """Keys and values in memory of fixed size, so that a step can be compiled; None: on a GPU."""
 
 
 class FrameConcatenatingAdapter(nn.Module):
@@ -92,6 +94,11 @@ class LlmTextSimulation:
         self._settings = settings
         self._speech = SpeechEncoder(speech_spec(settings.speech, layer=-1))
         self._speech.to(self._device, self._dtype)
+        static = settings.static_cache
+        on_gpu = self._device.type == "cuda"
+        self._cache = (
+            {"cache_implementation": "static"} if static or (static is None and on_gpu) else {}
+        )
         self._tokenizer, model = load(
             settings.language_model, "AutoTokenizer", "AutoModelForCausalLM"
         )
@@ -153,6 +160,7 @@ class LlmTextSimulation:
             output_hidden_states=True,
             eos_token_id=end,
             pad_token_id=end,
+            **self._cache,
         )
         return [self._winning_states(output, row, end) for row in range(len(prompts))]
 

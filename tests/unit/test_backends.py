@@ -169,3 +169,41 @@ def test_pytorch_and_onnx_agree(bundle: bundles.Bundle, onnx: OnnxBackend) -> No
         assert expected.keys() == actual.keys()
         for name, values in expected.items():
             np.testing.assert_allclose(actual[name], values, atol=1e-4)
+
+
+def test_compiled_bfloat16_is_near_and_captures_whole_graphs(
+    bundle: bundles.Bundle, onnx: OnnxBackend
+) -> None:
+    pytest.importorskip("torch")
+    from engine.inference.backends.pytorch import PytorchBackend
+
+    pytorch = PytorchBackend(bundle, device="cpu", precision="bfloat16", compiler="eager")
+    assert pytorch.precision == "bfloat16"
+    rng = np.random.default_rng(6)
+    for graph in ("fusion", "video_encoder"):
+        example = dict(example_inputs(bundle.config))[graph]
+        inputs = {
+            name: value
+            if value.dtype == np.bool_
+            else rng.normal(size=value.shape).astype(np.float32)
+            for name, value in example.items()
+        }
+        expected, actual = onnx.run(graph, inputs), pytorch.run(graph, inputs)
+        for name, values in expected.items():
+            assert actual[name].dtype == np.float32
+            np.testing.assert_allclose(actual[name], values, atol=0.1)
+            assert np.abs(actual[name] - values).max() > 0
+
+
+def test_what_cannot_be_compiled_runs_eager(bundle: bundles.Bundle, onnx: OnnxBackend) -> None:
+    pytest.importorskip("torch")
+    from engine.inference.backends.pytorch import PytorchBackend
+
+    def broken(module: object, inputs: object) -> object:
+        raise RuntimeError("no compiler here")
+
+    pytorch = PytorchBackend(bundle, device="cpu", compiler=broken)  # type: ignore[arg-type]
+    pytorch.warm_up()
+    graph, inputs = example_inputs(bundle.config)[-1]
+    expected = onnx.run(graph, inputs)["valence"]
+    np.testing.assert_allclose(pytorch.run(graph, inputs)["valence"], expected, atol=1e-4)

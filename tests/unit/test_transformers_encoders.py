@@ -122,11 +122,19 @@ def test_bad_sound_is_named(wavlm: str) -> None:
         encoder(torch.full((1, 3200), float("nan")))
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(("beams", "static_cache"), [(1, False), (3, False), (1, True), (3, True)])
 def test_simulated_text_is_the_states_of_the_winning_sequence(
-    wavlm: str, llama: str, beams: int
+    wavlm: str, llama: str, beams: int, static_cache: bool
 ) -> None:
-    settings = LlmSettings(wavlm, llama, layer=-2, adapter_dim=24, beams=beams, max_tokens=12)
+    settings = LlmSettings(
+        wavlm,
+        llama,
+        layer=-2,
+        adapter_dim=24,
+        beams=beams,
+        max_tokens=12,
+        static_cache=static_cache,
+    )
     torch.manual_seed(0)
     simulation = LlmTextSimulation(settings, torch.device("cpu"))
     segments = [sound(1.0, 1), sound(0.05, 2), sound(2.3, 3)]
