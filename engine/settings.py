@@ -133,6 +133,8 @@ class TensorrtSettings(Section):
     """Largest batch of one run; buffers are allocated for it."""
     plans_dir: Path | None = None
     """Where plans are kept; None: undertone/plans in the user's cache directory."""
+    cuda_graphs: bool = True
+    """Record usual shapes into CUDA graphs; off to find out what they bring."""
     foreign_plans: bool = False
     """Load plans from plans_dir that another machine built; a plan is code."""
 

@@ -68,6 +68,9 @@ class HostDevice:
         for work in queue:
             work()
 
+    def close(self) -> None:
+        self.memory.clear()
+
 
 class OnnxPlan:
     """A graph as a loaded plan; ``refuse`` names what TensorRT would answer False to."""

@@ -29,7 +29,7 @@ class Rig:
         }
         self.kept = 0
         self.backend = TensorrtBackend(
-            self.device, self.plans, self.layouts, "float16", MAX_BATCH, self.keep
+            self.device, self.plans, self.layouts, "float16", MAX_BATCH, keep_kernels=self.keep
         )
         self.reference = OnnxBackend(bundle, "cpu", threads=1)
 

@@ -152,7 +152,7 @@ def test_simulated_text_is_the_states_of_the_winning_sequence(
 
 def replay(simulation: LlmTextSimulation, samples: np.ndarray, count: int) -> np.ndarray:
     """The same states in one pass over prompt and generated tokens, without a cache."""
-    prompt = simulation._prompted(samples)[None]
+    prompt = simulation._prompts([samples])[0][None]
     settings = simulation._settings
     with torch.inference_mode():
         tokens = simulation._model.generate(

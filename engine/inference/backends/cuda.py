@@ -57,6 +57,10 @@ class Device(Protocol):
         """Wait until everything queued is done."""
         ...
 
+    def close(self) -> None:
+        """Give everything back; nothing of it must be used any more."""
+        ...
+
 
 def missing() -> str | None:
     """Say why no GPU can be used here, or None if one can."""

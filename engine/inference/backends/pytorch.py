@@ -112,6 +112,10 @@ class PytorchBackend:
             for name, value in zip(FUSION_OUTPUTS, values, strict=True)
         }
 
+    def parameters(self, graph: str) -> int:
+        """Number of parameters of a module."""
+        return sum(parameter.numel() for parameter in self._modules[graph].parameters())
+
     def warm_up(self) -> None:
         """Run every module once at its smallest and its usual sizes; compile them where asked to.
 

@@ -64,6 +64,7 @@ class TensorrtBackend:
         shapes: graph name to its shapes.
         precision: arithmetic in the plans, as scores name it.
         max_batch: largest batch of one run.
+        cuda_graphs: record usual shapes; else queue every run call by call.
         keep_kernels: called at the end of the warm-up, when every kernel has been compiled.
 
     Raises:
@@ -79,15 +80,17 @@ class TensorrtBackend:
         shapes: Mapping[GraphName, Layout],
         precision: str,
         max_batch: int,
+        cuda_graphs: bool = True,
         keep_kernels: Callable[[], None] | None = None,
     ) -> None:
         self.device = "cuda:0"
         self.precision = precision
         self._max_batch = max_batch
         self._keep_kernels = keep_kernels
+        self._gpu = device
         scratch = device.allocate(max(plan.scratch_bytes for plan in plans.values()))
         self._runners = {
-            str(graph): _Runner(str(graph), device, plan, shapes[graph], scratch)
+            str(graph): _Runner(str(graph), device, plan, shapes[graph], scratch, cuda_graphs)
             for graph, plan in plans.items()
         }
 
@@ -111,6 +114,11 @@ class TensorrtBackend:
         if self._keep_kernels is not None:
             self._keep_kernels()
 
+    def close(self) -> None:
+        """Give the GPU's memory back; the backend cannot be used any more."""
+        self._runners.clear()
+        self._gpu.close()
+
 
 @dataclass(slots=True)
 class _Shaped:
@@ -126,13 +134,20 @@ class _Runner:
     """One plan: its buffers, contexts and CUDA graphs."""
 
     def __init__(
-        self, graph: str, device: Device, plan: LoadedPlan, layout: Layout, scratch: int
+        self,
+        graph: str,
+        device: Device,
+        plan: LoadedPlan,
+        layout: Layout,
+        scratch: int,
+        cuda_graphs: bool,
     ) -> None:
         self._graph = graph
         self._device = device
         self._plan = plan
         self._layout = layout
         self._scratch = scratch
+        self._cuda_graphs = cuda_graphs
         self._tensors = {tensor.name: tensor for tensor in plan.tensors}
         expected = {entry.name: entry.maximum for entry in layout.ranges}
         actual = {tensor.name: tensor.largest for tensor in plan.tensors if tensor.is_input}
@@ -177,9 +192,9 @@ class _Runner:
         # Outside of a capture first: kernels are loaded, and compiled, at the first run.
         self._enqueue(shaped)
         self._device.synchronise()
-        if context.capturable(self._device.stream):
+        if self._cuda_graphs and context.capturable(self._device.stream):
             shaped.replay = self._device.capture(lambda: self._enqueue(shaped))
-        else:
+        elif self._cuda_graphs:
             log.warning("%s %s: no CUDA graph, runs are queued one by one", self._graph, key)
         self._recorded[key] = shaped
         return shaped
@@ -287,6 +302,7 @@ def _load(
         library.layouts,
         ARITHMETIC[settings.precision],
         settings.max_batch,
+        settings.cuda_graphs,
         keep_kernels,
     )
     for graph, entry in cached.items():
