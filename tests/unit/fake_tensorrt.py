@@ -88,7 +88,7 @@ class OnnxPlan:
         ) + tuple(Tensor(node.name, False, False, (), ()) for node in self.session.get_outputs())
         self.ranges = ranges
 
-    def context(self, scratch: int) -> OnnxContext:
+    def context(self, scratch: int, one_shape: bool) -> OnnxContext:
         assert scratch in self.device.memory
         self.contexts.append(OnnxContext(self))
         return self.contexts[-1]

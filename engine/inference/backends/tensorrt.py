@@ -153,7 +153,7 @@ class _Runner:
         actual = {tensor.name: tensor.largest for tensor in plan.tensors if tensor.is_input}
         if actual != expected:
             raise BackendError(f"{graph}: plan inputs: expected {expected}, got {actual}")
-        self._any = plan.context(scratch)
+        self._any = plan.context(scratch, one_shape=False)
         largest = {**expected, **self._largest_outputs(expected)}
         sizes = {name: self._size(name, shape) for name, shape in largest.items()}
         self._host = {name: device.pinned(size) for name, size in sizes.items()}
@@ -186,7 +186,7 @@ class _Runner:
         key = tuple(shapes[entry.name] for entry in self._layout.ranges)
         if (known := self._recorded.get(key)) is not None:
             return known
-        context = self._plan.context(self._scratch)
+        context = self._plan.context(self._scratch, one_shape=True)
         self._bind(context)
         shaped = self._at(context, shapes)
         # Outside of a capture first: kernels are loaded, and compiled, at the first run.

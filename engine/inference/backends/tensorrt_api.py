@@ -89,8 +89,11 @@ class LoadedPlan(Protocol):
     scratch_bytes: int
     """Device memory that a run needs; runs in one stream may share it."""
 
-    def context(self, scratch: int) -> Context:
-        """Make a context that works in ``scratch`` (an address)."""
+    def context(self, scratch: int, one_shape: bool) -> Context:
+        """Make a context that works in ``scratch`` (an address).
+
+        ``one_shape``: it is run at one set of shapes, worth compiling kernels for.
+        """
         ...
 
     def kernel_cache(self) -> bytes:
@@ -223,9 +226,6 @@ class _Plan:
         """TensorRT for RTX only: how kernels are compiled, kept and captured."""
         config = self.engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._strategy)
-        # Compiled at once, in the warm-up: compiling beside the stream would break a capture.
-        strategies = self._trt.DynamicShapesKernelSpecializationStrategy
-        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         # Our own graphs hold the copies as well as the kernels.
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.DISABLED
         self._cache = config.create_runtime_cache()
@@ -245,7 +245,14 @@ class _Plan:
         shape = tuple(engine.get_tensor_shape(name))
         return Tensor(name, is_input, kind == trt.DataType.BOOL, shape, largest)
 
-    def context(self, scratch: int) -> Context:
+    def context(self, scratch: int, one_shape: bool) -> Context:
+        if self._config is not None:
+            # A recorded shape gets its own kernels at once, in the warm-up; a shape that comes
+            # by chance must not wait for a compiler.
+            kinds = self._trt.DynamicShapesKernelSpecializationStrategy
+            self._config.dynamic_shapes_kernel_specialization_strategy = (
+                kinds.EAGER if one_shape else kinds.NONE
+            )
         made = self.engine.create_execution_context(
             self._strategy if self._config is None else self._config
         )

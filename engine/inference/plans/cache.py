@@ -56,8 +56,12 @@ class PlanKey:
     @property
     def stem(self) -> str:
         """File name without an ending."""
-        device = re.sub(r"[^A-Za-z0-9]+", "-", self.device).strip("-").lower()
-        return f"{self.graph}-{self.precision}-{device}-{self.digest[:16]}"
+        return f"{self.graph}-{self.precision}-{_slug(self.device)}-{self.digest[:16]}"
+
+    @property
+    def timings(self) -> str:
+        """File name of the builder's timing cache, which all plans of a device share."""
+        return f"{_slug(self.device)}-{_slug(self.tensorrt)}.timings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,10 @@ def default_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()
     return root / "undertone" / "plans"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
 
 
 def _canonical(value: Any) -> bytes:

@@ -81,14 +81,13 @@ class PlanLibrary:
                 self.bundle.config.precision,
                 heads_low=not self.api.has_wide_products(capability),
             )
-            timings = f"{key.device.replace(' ', '-')}-{self.api.version}.timings"
             made = build(
                 self.api,
                 model,
                 key.ranges,
                 self.precision,
                 capability,
-                self.cache.side_blob(timings),
+                self.cache.side_blob(key.timings),
                 report,
             )
         except BackendError as error:
@@ -97,5 +96,5 @@ class PlanLibrary:
             raise BackendError(
                 f'{error.name} is needed to build plans: pip install "undertone[rtx]"'
             ) from None
-        self.cache.keep_side_blob(timings, made.timing_cache)
+        self.cache.keep_side_blob(key.timings, made.timing_cache)
         return made.plan
