@@ -161,9 +161,9 @@ def _backends(
     eager: Backend,
     rehearse: bool,
 ) -> Iterator[tuple[str, Backend]]:
-    from engine.inference.backends import tensorrt
     from engine.inference.backends.onnx import OnnxBackend
     from engine.inference.backends.pytorch import PytorchBackend
+    from engine.inference.plans import loading
 
     yield EAGER, eager
     plain = options.model_copy(update={"cuda_graphs": False})
@@ -172,8 +172,8 @@ def _backends(
             bundle, eager.device, precision="bfloat16", compiler="eager" if rehearse else "inductor"
         ),
         "ONNX Runtime CUDA": lambda: OnnxBackend(bundle, "cpu" if rehearse else "cuda"),
-        "TensorRT": lambda: tensorrt.load(bundle, plain),
-        "TensorRT + CUDA graph": lambda: tensorrt.load(bundle, options),
+        "TensorRT": lambda: loading.load(bundle, plain),
+        "TensorRT + CUDA graph": lambda: loading.load(bundle, options),
     }
     for label, make in others.items():
         begin = time.perf_counter()

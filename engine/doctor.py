@@ -164,15 +164,16 @@ def _model(settings: EngineSettings) -> list[Check]:
 
 
 def _gpu() -> list[Check]:
-    from engine.inference.backends import cuda, tensorrt
+    from engine.inference.backends import cuda
     from engine.inference.backends.onnx import cuda_available
+    from engine.inference.plans import loading
 
     driver = Path("/proc/driver/nvidia/version")
     if driver.is_file():
         found = [Check("gpu", True, driver.read_text().splitlines()[0])]
     else:
         found = [Check("gpu", False, "no NVIDIA driver; the engine runs on the CPU")]
-    missing = tensorrt.available()
+    missing = loading.available()
     if missing is None:
         gpu = cuda.CudaDevice()
         found.append(Check("tensorrt", True, f"can run on {gpu.name} ({gpu.capability})"))

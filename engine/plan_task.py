@@ -9,10 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.inference.backends import cuda
 from engine.inference.backends.protocol import BackendError
-from engine.inference.backends.tensorrt import available, load
 from engine.inference.backends.tensorrt_api import TensorRT
 from engine.inference.plans.cache import PlanCache, default_directory
 from engine.inference.plans.library import PlanLibrary
+from engine.inference.plans.loading import available, load
 from engine.settings import EngineSettings
 from models import bundle as bundles
 

@@ -9,8 +9,11 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from engine.inference.backends import select, tensorrt
+import engine
+from engine.inference.backends import select
 from engine.inference.backends.onnx import OnnxBackend, cuda_available
+from engine.inference.backends.tensorrt import TensorrtBackend
+from engine.inference.plans import loading
 from engine.inference.plans.build import ARITHMETIC, Precision
 from engine.inference.plans.parity import TOLERANCE, verify
 from engine.inference.plans.profiles import layouts
@@ -25,7 +28,7 @@ MAX_BATCH = 32
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if (reason := tensorrt.available()) is not None:
+    if (reason := loading.available()) is not None:
         pytest.skip(reason)
     return tmp_path_factory.mktemp("plans")
 
@@ -45,17 +48,15 @@ def settings(request: pytest.FixtureRequest, plans: Path) -> TensorrtSettings:
 
 
 @pytest.fixture(scope="module")
-def backend(
-    bundle: bundles.Bundle, settings: TensorrtSettings
-) -> Iterator[tensorrt.TensorrtBackend]:
-    loaded = tensorrt.load(bundle, settings)
+def backend(bundle: bundles.Bundle, settings: TensorrtSettings) -> Iterator[TensorrtBackend]:
+    loaded = loading.load(bundle, settings)
     loaded.warm_up()
     yield loaded
     loaded.close()
 
 
 def test_every_graph_agrees_with_onnx_runtime_for_all_subsets(
-    bundle: bundles.Bundle, settings: TensorrtSettings, backend: tensorrt.TensorrtBackend
+    bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
     reference = OnnxBackend(bundle, "cpu")
     assert backend.precision == ARITHMETIC[settings.precision]
@@ -65,7 +66,7 @@ def test_every_graph_agrees_with_onnx_runtime_for_all_subsets(
 
 
 def test_replays_are_not_stale(
-    bundle: bundles.Bundle, settings: TensorrtSettings, backend: tensorrt.TensorrtBackend
+    bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
     layout = layouts(bundle.config, MAX_BATCH)["video_encoder"]
     reference = OnnxBackend(bundle, "cpu")
@@ -80,7 +81,7 @@ def test_replays_are_not_stale(
 
 
 def test_many_batches(
-    bundle: bundles.Bundle, settings: TensorrtSettings, backend: tensorrt.TensorrtBackend
+    bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
     layout = layouts(bundle.config, MAX_BATCH)["video_encoder"]
     reference = OnnxBackend(bundle, "cpu")
@@ -96,9 +97,9 @@ def test_many_batches(
 
 
 def test_graphs_or_not_the_numbers_are_the_same(
-    bundle: bundles.Bundle, settings: TensorrtSettings, backend: tensorrt.TensorrtBackend
+    bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
-    plain = tensorrt.load(bundle, settings.model_copy(update={"cuda_graphs": False}))
+    plain = loading.load(bundle, settings.model_copy(update={"cuda_graphs": False}))
     layout = layouts(bundle.config, MAX_BATCH)["video_encoder"]
     inputs = {
         "input": np.random.default_rng(2).standard_normal(layout.usual(8)["input"], np.float32)
@@ -110,10 +111,10 @@ def test_graphs_or_not_the_numbers_are_the_same(
 
 
 def test_a_second_start_builds_nothing(
-    bundle: bundles.Bundle, settings: TensorrtSettings, backend: tensorrt.TensorrtBackend
+    bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
     built: list[str] = []
-    again = tensorrt.load(bundle, settings, report=built.append)
+    again = loading.load(bundle, settings, report=built.append)
     assert built == []
     again.close()
 
@@ -121,7 +122,7 @@ def test_a_second_start_builds_nothing(
 def test_auto_takes_tensorrt_and_scores_tell_so(plans: Path) -> None:
     from engine.inference.offline import score_clip
 
-    sample = Path(tensorrt.__file__).parents[2] / "samples" / "sample.mp4"
+    sample = Path(engine.__file__).parent / "samples" / "sample.mp4"
     options = TensorrtSettings(max_batch=MAX_BATCH, plans_dir=plans)
     settings = EngineSettings(tensorrt=options)
     opened = bundles.open("default")

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.inference.backends import cuda, select, tensorrt, tensorrt_api
+from engine.inference.backends import cuda, select, tensorrt_api
 from engine.inference.backends.onnx import OnnxBackend, cuda_available
 from engine.inference.backends.protocol import BackendError
 from engine.inference.backends.warm import example_inputs
+from engine.inference.plans import loading
 from engine.settings import TensorrtSettings
 from models import bundle as bundles
 
@@ -25,7 +26,7 @@ def onnx(bundle: bundles.Bundle) -> OnnxBackend:
 
 def test_auto_says_why_it_chose(bundle: bundles.Bundle) -> None:
     choice = select.choose("auto", bundle, threads=1)
-    if tensorrt.available() is not None:
+    if loading.available() is not None:
         assert choice.backend.name == "onnx"
         assert choice.reasons[0].startswith("tensorrt: no, ")
     assert choice.reasons[-1].endswith(": yes")
@@ -33,7 +34,7 @@ def test_auto_says_why_it_chose(bundle: bundles.Bundle) -> None:
 
 
 def test_tensorrt_by_name_is_a_clear_error(bundle: bundles.Bundle) -> None:
-    reason = tensorrt.available()
+    reason = loading.available()
     if reason is None:
         pytest.skip("TensorRT can be used here")
     with pytest.raises(BackendError, match="tensorrt: ") as caught:
@@ -61,7 +62,7 @@ def test_what_tensorrt_lacks_is_named(
         hidden = {module, "tensorrt" if module == "tensorrt_rtx" else module}
         return None if name in hidden else known(name, package)
 
-    for user in (cuda, tensorrt_api, tensorrt):
+    for user in (cuda, tensorrt_api, loading):
         monkeypatch.setattr(user, "find_spec", find)
     with pytest.raises(BackendError, match=named):
         select.choose("tensorrt", bundles.open("default"))
@@ -102,7 +103,7 @@ def test_auto_falls_back_in_order(
             raise BackendError("c")
         return Stand(device)
 
-    monkeypatch.setattr(tensorrt, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     monkeypatch.setattr("engine.inference.backends.onnx.OnnxBackend", onnx)
     choice = select.choose("auto", bundle, tensorrt=TensorrtSettings(precision="bf16"))
     assert choice.backend.name == chosen

@@ -69,10 +69,10 @@ def _onnx(bundle: Bundle, threads: int, reasons: list[str], with_others: bool) -
 
 
 def _tensorrt(bundle: Bundle, settings: TensorrtSettings) -> Backend:
-    from engine.inference.backends import tensorrt
+    from engine.inference.plans import loading
 
     try:
-        return tensorrt.load(bundle, settings)
+        return loading.load(bundle, settings)
     except BackendError as error:
         raise BackendError(f"tensorrt: {error}") from None
 

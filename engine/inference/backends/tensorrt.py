@@ -13,46 +13,23 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.inference.backends import cuda
-from engine.inference.backends.cuda import CudaDevice, Device
+from engine.inference.backends.cuda import Device
 from engine.inference.backends.protocol import BackendError, Inputs, Outputs
 from engine.inference.backends.tensorrt_api import (
-    NOT_INSTALLED,
     Context,
     LoadedPlan,
     Tensor,
-    TensorRT,
-    installed,
 )
-from engine.inference.plans.build import ARITHMETIC, check_inspected
-from engine.inference.plans.cache import Cached, PlanCache, default_directory
-from engine.inference.plans.library import PlanLibrary, Report
-from engine.inference.plans.parity import verify
 from engine.inference.plans.profiles import Layout, Piece, Shape, buckets, join
-from engine.settings import TensorrtSettings
-from models.bundle import Bundle
 from models.spec import GraphName
 
 log = logging.getLogger(__name__)
 
 ALIGNMENT = 256
-
-
-def available() -> str | None:
-    """Return what is missing for TensorRT on this machine, or None if it can be used."""
-    if installed() is None:
-        return NOT_INSTALLED
-    if (reason := cuda.missing()) is not None:
-        return reason
-    return next(
-        (f'{package} is not installed: pip install "undertone[rtx]"'
-         for package in ("onnx", "filelock") if find_spec(package) is None), None
-    )  # fmt: skip
 
 
 class TensorrtBackend:
@@ -238,96 +215,3 @@ class _Runner:
 
 def _dtype(tensor: Tensor) -> type[np.bool_] | type[np.float32]:
     return np.bool_ if tensor.boolean else np.float32
-
-
-def load(
-    bundle: Bundle,
-    settings: TensorrtSettings,
-    report: Report | None = None,
-    done: Report | None = None,
-) -> TensorrtBackend:
-    """Load a bundle onto this machine's GPU, building and checking plans where need be.
-
-    A plan that was never compared with ONNX Runtime here is, and is discarded if it differs.
-
-    Args:
-        bundle: the opened bundle.
-        settings: precision, largest batch, where plans are kept.
-        report: told what the builder does.
-        done: told the name of each graph whose plan is there.
-
-    Raises:
-        BackendError: something is missing, cannot be built, or differs.
-    """
-    if (reason := available()) is not None:
-        raise BackendError(reason)
-    api, device = TensorRT(), CudaDevice()
-    try:
-        return _load(bundle, settings, api, device, report, done)
-    except BaseException:
-        device.close()  # another backend may run on this GPU instead
-        raise
-
-
-def _load(
-    bundle: Bundle,
-    settings: TensorrtSettings,
-    api: TensorRT,
-    device: CudaDevice,
-    report: Report | None,
-    done: Report | None,
-) -> TensorrtBackend:
-    cache = PlanCache(settings.plans_dir or default_directory(), settings.foreign_plans)
-    library = PlanLibrary(bundle, api, cache, settings.precision, settings.max_batch)
-    cached: dict[GraphName, Cached] = {}
-    for graph in library.layouts:
-        cached[graph] = library.obtain(graph, device.capability, device.name, report)
-        if done is not None:
-            done(graph)
-    plans: dict[GraphName, LoadedPlan] = {}
-    for graph, entry in cached.items():
-        try:
-            plans[graph] = api.load(entry.plan, cache.side_blob(f"{entry.key.stem}.kernels"))
-        except BackendError as error:
-            cache.discard(entry.key)
-            raise BackendError(f"{graph}: {error}") from None
-
-    def keep_kernels() -> None:
-        for graph, plan in plans.items():
-            cache.keep_side_blob(f"{cached[graph].key.stem}.kernels", plan.kernel_cache())
-
-    backend = TensorrtBackend(
-        device,
-        plans,
-        library.layouts,
-        ARITHMETIC[settings.precision],
-        settings.max_batch,
-        settings.cuda_graphs,
-        keep_kernels,
-    )
-    for graph, entry in cached.items():
-        if not entry.verified:
-            _verify(bundle, graph, library, backend, plans[graph], entry)
-    return backend
-
-
-def _verify(
-    bundle: Bundle,
-    graph: GraphName,
-    library: PlanLibrary,
-    backend: TensorrtBackend,
-    plan: LoadedPlan,
-    entry: Cached,
-) -> None:
-    """Compare a plan with ONNX Runtime, and note it or throw the plan away."""
-    from engine.inference.backends.onnx import OnnxBackend
-
-    try:
-        check_inspected(plan.inspect(), library.precision)
-        reference = OnnxBackend(bundle, "cpu")
-        parity = verify(graph, library.layouts[graph], backend, reference, library.precision)
-    except BackendError:
-        library.cache.discard(entry.key)
-        raise
-    log.info("%s agrees with ONNX Runtime to %.2g", graph, parity.difference)
-    library.cache.mark_verified(entry)
