@@ -27,7 +27,7 @@ Kind = Literal["rtx", "datacentre"]
 MODULES: dict[Kind, str] = {"datacentre": "tensorrt", "rtx": "tensorrt_rtx"}
 VERSIONS: dict[Kind, tuple[tuple[int, int], tuple[int, int]]] = {
     "datacentre": ((10, 13), (12, 0)),
-    "rtx": ((1, 1), (2, 0)),
+    "rtx": ((1, 2), (2, 0)),
 }
 """Lowest version, and the first that is too new."""
 NOT_INSTALLED = (
@@ -161,11 +161,17 @@ class TensorRT:
         return builder.create_network(0 if flag is None else 1 << int(flag))
 
     def target(self, config: Any, capability: str | None) -> None:
-        """Build for ``capability``; None, or one unknown to the builder: its own choice.
+        """Build for recording, and for ``capability``.
+
+        None, or a capability unknown to the builder: its own choice.
 
         Raises:
             BackendError: the builder refuses, or builds only for the GPU at hand.
         """
+        # A plan that allocates as it runs cannot be recorded; NaN says that there is no score.
+        for name in ("REQUIRE_USER_ALLOCATION", "STRICT_NANS"):
+            if (flag := getattr(self.trt.BuilderFlag, name, None)) is not None:
+                config.set_flag(flag)
         if capability is None or not self.builds_without_gpu:
             return
         known = getattr(self.trt.ComputeCapability, capability.upper(), None)
@@ -258,7 +264,10 @@ class _Plan:
         )
         if made is None:
             raise BackendError(f"TensorRT makes no execution context: {self._logger.last}")
-        made.set_device_memory(scratch, max(self.scratch_bytes, 256))
+        if hasattr(made, "set_device_memory"):
+            made.set_device_memory(scratch, max(self.scratch_bytes, 256))
+        else:  # the older TensorRT 10
+            made.device_memory = scratch
         return _Context(made, self._logger)
 
     def kernel_cache(self) -> bytes:
