@@ -209,6 +209,19 @@ class LlmTextSimulation:
         return np.asarray(torch.stack(states).float().cpu().numpy(), np.float32)
 
 
+def _static_cache() -> dict[str, Any]:
+    """Options of ``generate`` for a static cache, with which it compiles its step on a GPU.
+
+    Not with CUDA graphs, its default: a step's replay would overwrite the states of the last.
+    """
+    from transformers import CompileConfig
+
+    return {
+        "cache_implementation": "static",
+        "compile_config": CompileConfig(mode="default", fullgraph=False),
+    }
+
+
 def _load_models(settings: LlmSettings) -> LlmModels:
     speech = SpeechEncoder(speech_spec(settings.speech, layer=-1))
     tokenizer, model = load(settings.language_model, "AutoTokenizer", "AutoModelForCausalLM")

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
 from engine.inference.backends.protocol import BackendError
+from engine.inference.backends.tensorrt_callbacks import make_logger, make_monitor
 from engine.inference.plans.profiles import Shape
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class TensorRT:
     @cached_property
     def logger(self) -> Any:
         """One for the process: TensorRT complains of a second."""
-        return _make_logger(self.trt)
+        return make_logger(self.trt)
 
     @property
     def builds_without_gpu(self) -> bool:
@@ -196,7 +197,7 @@ class TensorRT:
 
     def watch(self, config: Any, report: Callable[[str], None]) -> Any:
         """Report the phases of a build; the returned monitor must outlive it."""
-        monitor = _make_monitor(self.trt, report)
+        monitor = make_monitor(self.trt, report)
         config.progress_monitor = monitor
         return monitor
 
@@ -310,49 +311,3 @@ class _Context:
 def _number(version: str) -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", version)
     return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def _make_logger(trt: Any) -> Any:
-    levels = {
-        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.DEBUG,  # of shapes that no stream has, and the like
-        trt.ILogger.INFO: logging.DEBUG,
-    }
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Into this process's log; the last error is told with the exception."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.last = "no reason given"
-
-        def log(self, severity: Any, message: str) -> None:
-            level = levels.get(severity, logging.NOTSET)
-            if level == logging.ERROR:
-                self.last = " ".join(message.split())
-            if level:
-                # Errors are raised by who called; the log has them for the curious.
-                log.log(min(level, logging.INFO), "%s", message)
-
-    return Logger()
-
-
-def _make_monitor(trt: Any, report: Callable[[str], None]) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Tells the names of the phases; TensorRT calls it from threads of its own."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            if parent_phase is None:
-                report(phase_name)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            return None
-
-    return Monitor()
