@@ -68,8 +68,6 @@ def _build_here(settings: EngineSettings, bundle: bundles.Bundle, library: PlanL
             lambda phase: progress.update(task, description=phase),
             lambda graph: progress.update(task, description=graph, advance=1),
         )
-        progress.update(task, description="warm-up")
-        backend.warm_up()
     return (
         f"{len(backend.graphs)} plans in {backend.precision} on {backend.device}, batches up to "
         f"{settings.tensorrt.max_batch}, compared with ONNX Runtime: {library.cache.directory}"

@@ -12,6 +12,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from engine.inference.backends import select
+from engine.inference.backends.protocol import BackendError
 from engine.inference.core import InferenceCore
 from engine.inference.desk import CommandError, Desk
 from engine.inference.given_text import GivenTextEncoder
@@ -127,7 +128,20 @@ def _loop(
             rejected = malformed
         if control.raw in readable:
             control.serve(answer)
+        step(desk)
+
+
+def step(desk: Desk) -> None:
+    """Score what is due now.
+
+    Raises:
+        RuntimeError: the backend failed. At the start that is the user's to mend; of one that
+            has been running it is a crash, after which the supervisor starts another worker.
+    """
+    try:
         desk.step(now_ns())
+    except BackendError as error:
+        raise RuntimeError(f"the backend failed while running: {error}") from error
 
 
 def _answerer(desk: Desk, clock: Clock) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

@@ -97,10 +97,14 @@ def test_a_first_start_builds_and_compares_and_a_second_does_neither(
     backend = loading.load(machine.bundle, settings)
     assert machine.built == ["sm00"] * 4
     assert machine.devices[0].replays > 0  # compared, over recorded graphs
+    recorded = machine.devices[0].graphs
+    assert recorded == 4 * 3  # every graph at batches of 1, 2 and 4: it is warm
     backend.warm_up()
+    assert machine.devices[0].graphs == recorded
     again = loading.load(machine.bundle, settings)
     assert machine.built == ["sm00"] * 4
-    assert machine.devices[1].replays == machine.devices[1].graphs == 0
+    assert machine.devices[1].replays == 0
+    assert machine.devices[1].graphs == recorded
     assert machine.kernels == [b""] * 4 + [b"kernels"] * 4
     again.close()
 
@@ -186,3 +190,31 @@ def test_the_data_centre_package_times_kernels_and_names_the_card(
     assert key.stem.startswith("fusion-fp16-nvidia-h200-sm90-")
     plans.obtain("fusion", "sm90", "NVIDIA H200")
     assert cache.side_blob(key.timings) == b"timings"
+
+
+def test_a_gpu_without_the_memory_is_found_out_before_it_is_chosen(
+    machine: Machine, settings: TensorrtSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading.load(machine.bundle, settings)
+
+    def full(device: HostDevice, size_bytes: int) -> int:
+        raise BackendError("CUDA: out of memory")
+
+    monkeypatch.setattr(HostDevice, "allocate", full)
+    choice = select.choose("auto", machine.bundle, threads=1, tensorrt=settings)
+    assert choice.reasons[0] == "tensorrt: no, CUDA: out of memory"
+    assert choice.backend.name == "onnx"
+
+
+def test_a_backend_that_fails_while_it_runs_is_a_crash_and_no_mistake_of_the_users() -> None:
+    from engine.inference.worker import step
+    from engine.processes import is_user_mistake
+
+    class Desk:
+        def step(self, now_ns: int) -> None:
+            raise BackendError("CUDA: an illegal memory access")
+
+    with pytest.raises(RuntimeError, match="failed while running: CUDA: an illegal") as caught:
+        step(Desk())  # type: ignore[arg-type]
+    assert not is_user_mistake(caught.value)
+    assert is_user_mistake(BackendError("no driver"))

@@ -43,6 +43,7 @@ def load(
     """Load a bundle onto this machine's GPU, building and checking plans where need be.
 
     A plan that was never compared with ONNX Runtime here is, and is discarded if it differs.
+    What is returned is warmed up.
 
     Args:
         bundle: the opened bundle.
@@ -112,6 +113,7 @@ def _load(
             cache.mark_verified(entry)
 
         _each(cache, unverified, compare)
+    backend.warm_up()  # here, so that memory that does not suffice is found out before it is chosen
     return backend
 
 
