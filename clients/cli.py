@@ -1,22 +1,23 @@
-"""``python -m clients``: watch and record, on the command line."""
+"""``python -m clients``: watch, record, plot, replay, and bridges to LSL and Prometheus."""
 
 from __future__ import annotations
 
+import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clients.record import RecordError, open_recording
-from clients.rows import row_of
+from clients.bridges import BridgeError
+from clients.reading import RecordingFile
+from clients.record import RecordError, Recording, new_recording, open_recording
 from clients.subscriber import SCORES, Subscriber
 from clients.watch import watch as show
 from engine.wire.fields import WireError
-from engine.wire.messages import Score
 
 app = typer.Typer(
     help="Clients of the sentiment engine.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -31,19 +32,34 @@ Keys = Annotated[
 ]
 
 
+Recorded = Annotated[Path, typer.Argument(help="A recording: .jsonl, .csv or .parquet.")]
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors of a user end the program with one line, Ctrl-C without any; so does SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (WireError, RecordError, BridgeError) as error:
+        _tell([f"error: {error}"])
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
 @contextmanager
 def _subscriber(
     endpoint: str, streams: list[str] | None, keys: Path | None
 ) -> Iterator[Subscriber]:
     """A subscriber whose errors end the program with one line."""
-    try:
-        with Subscriber(endpoint, streams or (), keys) as subscriber:
-            yield subscriber
-    except (WireError, RecordError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+    with _errors(), Subscriber(endpoint, streams or (), keys) as subscriber:
+        yield subscriber
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 @app.command()
@@ -60,17 +76,115 @@ def record(
     stream: Streams = None,
     keys: Keys = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after this long.")] = None,
+    rotate_mb: Annotated[
+        float | None, typer.Option(min=0.001, help="Go on in another file at this size.")
+    ] = None,
+    rotate_minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Go on in another file after this long.")
+    ] = None,
 ) -> None:
     """Record scores until Ctrl-C (or --seconds); never overwrites a file."""
-    rows = 0
-    end = None if seconds is None else time.monotonic() + seconds
-    with _subscriber(scores, stream, keys) as subscriber, open_recording(out) as recording:
-        try:
-            while end is None or time.monotonic() < end:
-                for event in subscriber.poll(100):
-                    if isinstance(event, Score):
-                        recording.write(row_of(event))
-                        rows += 1
-                recording.tick()
-        finally:  # Ctrl-C is how a recording usually ends
-            print(f"{rows} scores in {out}", file=sys.stderr)
+    from clients.recorder import run, stop_flag
+    from clients.rotation import Limits, Rotating
+
+    new: Callable[[Path], Recording] = new_recording
+    if rotate_mb is not None or rotate_minutes is not None:
+        new = partial(Rotating, limits=Limits(rotate_mb, rotate_minutes))
+    with _subscriber(scores, stream, keys) as subscriber, open_recording(out, new) as recording:
+        _tell([f"recording {scores} into {out}; Ctrl-C ends it"])
+        with stop_flag() as stopped:
+            rows = run(subscriber, recording, seconds, stopped)
+    files = f" in {recording.files} files" if isinstance(recording, Rotating) else ""
+    _tell([f"{rows} scores in {out}{files}"])
+
+
+@app.command()
+def plot(
+    file: Recorded,
+    out: Annotated[Path | None, typer.Option(help=".png or .html; FILE.png unless given.")] = None,
+) -> None:
+    """Draw a recording: valence with its interval, weights, speech and face, marks, losses."""
+    from clients.plot import plot as draw
+
+    with _errors():
+        recording = RecordingFile(file)
+        print(draw(recording, out or file.with_suffix(".png")))
+        _tell(recording.notes)
+
+
+@app.command()
+def replay(
+    file: Recorded,
+    speed: Annotated[float, typer.Option(min=0, help="1 as it was, 0 without a pause.")] = 1.0,
+    bind: Annotated[str, typer.Option(help="Endpoint to publish on.")] = SCORES,
+    wait: Annotated[bool, typer.Option(help="Wait for a subscriber before beginning.")] = True,
+) -> None:
+    """Publish a recording again, as if its engine were here."""
+    from clients.replay import replay as run
+
+    with _errors():
+        recording = RecordingFile(file)
+        run(recording, bind, speed, wait, say=lambda text: _tell([text]))
+
+
+@app.command()
+def lsl(scores: Endpoint = SCORES, stream: Streams = None, keys: Keys = None) -> None:
+    """Offer every stream as an outlet of Lab Streaming Layer."""
+    from clients.lsl import Outlets, load
+
+    with _errors():
+        outlets = Outlets(load(), say=lambda text: _tell([text]))
+        with _subscriber(scores, stream, keys) as subscriber:
+            for event in subscriber.events():
+                outlets.take(event)
+
+
+@app.command()
+def prometheus(
+    scores: Endpoint = SCORES,
+    stream: Streams = None,
+    keys: Keys = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 9571,
+    stale_s: Annotated[float, typer.Option(min=0.1, help="Silence that is unhealthy.")] = 5.0,
+) -> None:
+    """Serve /metrics for Prometheus and /healthz."""
+    from clients.prometheus import serve
+
+    with _errors(), _subscriber(scores, stream, keys) as subscriber:
+        serve(subscriber, scores, host, port, stale_s, say=lambda text: _tell([text]))
+
+
+@app.command()
+def dashboard(
+    scores: Endpoint = SCORES,
+    host: Annotated[str, typer.Option(help="Address to listen on; others need a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8765,
+    keys: Keys = None,
+    ingest: Annotated[
+        str | None, typer.Option(help="Where a browser's own capture is sent to the engine.")
+    ] = None,
+    capture: Annotated[
+        bool | None,
+        typer.Option(
+            "--capture/--no-capture",
+            help="Whether browsers may capture; only on loopback unless said.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Another name it is reached by; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="The engine's settings in TOML.")] = None,
+) -> None:
+    """Show scores in a browser, and let a browser be camera and microphone."""
+    try:
+        from clients.dashboard.launch import launch
+    except ImportError as error:
+        print(f'error: {error.name}: pip install "undertone[dashboard]"', file=sys.stderr)
+        raise typer.Exit(2) from None
+    complaint = launch(scores, host, port, keys, ingest, capture, allow_host or (), config)
+    if complaint is not None:
+        print(f"error: {complaint}", file=sys.stderr)
+        raise typer.Exit(2)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from engine.wire.messages import Score, Status
 
 NS_PER_S = 1_000_000_000
+OVER = ("ended", "stopping")
+"""States in which a worker takes its leave: no word of it is expected after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Tracker:
         self._seq: dict[str, int] = {}
         self._heard: dict[tuple[bool, str], int] = {}
         self._told: set[tuple[bool, str]] = set()
+        self._ended: set[str] = set()
+        """Streams whose capture has ended: their last scores may still be on the way."""
 
     def take(self, message: Score | Status, now_ns: int) -> list[Event]:
         """Events that a message makes: a gap before it, and itself unless it is a repetition.
@@ -47,12 +51,16 @@ class Tracker:
         """
         name = message.envelope.stream
         key = (isinstance(message, Status), name)
-        self._heard[key] = now_ns
         self._told.discard(key)
         if isinstance(message, Status):
-            if message.state == "ended":
-                self.forget(name)
+            self._heard[key] = now_ns
+            if message.state in OVER:
+                self._forget(message)
+            else:
+                self._ended.discard(_captured(message))
             return [message]
+        if name not in self._ended:
+            self._heard[key] = now_ns
         last, seq = self._seq.get(name), message.envelope.seq
         if last == seq:
             return []
@@ -70,6 +78,23 @@ class Tracker:
                 found.append(Stale(name, (now_ns - heard_ns) / NS_PER_S, worker))
         return found
 
-    def forget(self, worker: str) -> None:
-        """Expect nothing more of a worker that ended by itself."""
-        self._heard.pop((True, worker), None)
+    def _forget(self, last: Status) -> None:
+        """Expect nothing more of a worker that ended by itself, nor of the streams it fed.
+
+        The inference worker passes on everything: with it all streams and workers end. A capture
+        worker's stream ends with the last of its workers (a microphone's and a camera's).
+        """
+        if last.worker == "inference":
+            self._heard.clear()
+            return
+        stream = _captured(last)
+        self._heard.pop((True, last.envelope.stream), None)
+        siblings = {name for worker, name in self._heard if worker}
+        if not any(name.rpartition(".")[0] == stream for name in siblings):
+            self._ended.add(stream)
+            self._heard.pop((False, stream), None)
+
+
+def _captured(status: Status) -> str:
+    """Name of the stream that a capture worker feeds: the worker is called ``STREAM.DEVICE``."""
+    return status.envelope.stream.rpartition(".")[0] if status.worker == "capture" else ""

@@ -1,9 +1,10 @@
 """Recording: scores to JSON lines, CSV or Parquet, so that a killed recorder loses little.
 
 JSON lines and CSV are appended and flushed row by row. A Parquet file is readable only once its
-footer is written, so rows are collected for at most ``PART_ROWS`` rows or ``PART_S`` seconds
-into part files (``NAME.part-0000.parquet``), each complete before it is renamed into place; a
-tidy end joins them into the one file asked for, and a killed recorder leaves the parts.
+footer is written, so rows are collected for at most ``PART_ROWS`` rows or ``SYNC_S`` seconds
+into part files (``NAME.part-000000.parquet``), each complete before it is renamed into place; a
+tidy end joins them into the one file asked for, and a killed recorder leaves the parts, which
+``clients.reading`` reads as they are.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any, Protocol, TextIO, get_type_hints
+from typing import Any, Protocol, TextIO
 
+from clients.columns import COLUMNS, Column, to_cell
 from clients.rows import NAMES, Row
 
 PART_ROWS = 1_000
-PART_S = 10.0
+SYNC_S = 10.0
+"""A killed machine (not: a killed recorder) loses at most this; of Parquet either does."""
+GROUP_ROWS = 50_000
+"""Rows joined at a time: a row group of the finished Parquet file."""
 
 
 class RecordError(Exception):
-    """A recording that cannot be written; one line."""
+    """A recording that cannot be written or read; one line."""
 
 
 class Recording(Protocol):
@@ -39,17 +44,31 @@ class Recording(Protocol):
         """Write what has waited long enough; called now and then."""
         ...
 
+    def size_bytes(self) -> int:
+        """Bytes written so far."""
+        ...
+
     def close(self) -> None:
         """Finish the file."""
         ...
 
 
-@contextlib.contextmanager
-def open_recording(path: Path) -> Iterator[Recording]:
-    """Open a recording by its suffix: .jsonl, .csv or .parquet.
+def parts_of(path: Path) -> list[Path]:
+    """Parts of an unfinished Parquet recording, in order."""
+    found = path.parent.glob(f"{_literal(path.stem)}.part-*.parquet")
+    return sorted(found, key=lambda part: (len(part.name), part.name))
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def new_recording(path: Path) -> Recording:
+    """Open one file by its suffix: .jsonl, .csv or .parquet.
 
     Raises:
-        RecordError: another suffix, a file that is there already, or it cannot be written.
+        RecordError: another suffix, or a file that is there already.
+        OSError: it cannot be written.
     """
     kinds: dict[str, Callable[[Path], Recording]] = {
         ".jsonl": JsonLines,
@@ -59,15 +78,24 @@ def open_recording(path: Path) -> Iterator[Recording]:
     kind = kinds.get(path.suffix)
     if kind is None:
         raise RecordError(f"{path}: expected a name that ends in {', '.join(kinds)}")
-    there = [path] if path.exists() else sorted(path.parent.glob(f"{path.stem}.part-*.parquet"))
+    there = [path] if path.exists() else parts_of(path)
     if there:
         raise RecordError(f"{there[0]}: there is a file of this name already")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return kind(path)
+
+
+@contextlib.contextmanager
+def open_recording(
+    path: Path, new: Callable[[Path], Recording] = new_recording
+) -> Iterator[Recording]:
+    """Open a recording and finish it at the end; ``new`` opens it otherwise, such as rotating.
+
+    Raises:
+        RecordError: another suffix, a file that is there already, or it cannot be written.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        recording = kind(path)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
+        recording = new(path)
         try:
             yield recording
         finally:
@@ -76,45 +104,51 @@ def open_recording(path: Path) -> Iterator[Recording]:
         raise RecordError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-class JsonLines:
-    """One JSON object per line."""
+class _Lines:
+    """A text file, flushed row by row and synced to the disk now and then."""
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("x")
+        self._file: TextIO = path.open("x", encoding="utf-8", newline="")
+        self._synced_s = time.monotonic()
+
+    def tick(self) -> None:
+        """Sync to the disk what has waited for ``SYNC_S``."""
+        if time.monotonic() - self._synced_s >= SYNC_S:
+            os.fsync(self._file.fileno())
+            self._synced_s = time.monotonic()
+
+    def size_bytes(self) -> int:
+        """Bytes written so far."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+class JsonLines(_Lines):
+    """One JSON object per line."""
 
     def write(self, row: Row) -> None:
         """Append a row."""
         self._file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
         self._file.flush()
 
-    def tick(self) -> None:
-        """Do nothing: no row waits."""
 
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-
-
-class Csv:
+class Csv(_Lines):
     """A header, then one line per score."""
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("x", newline="")
-        self._writer = csv.writer(self._file)
+        super().__init__(path)
+        self._writer = csv.writer(self._file, lineterminator="\n")
         self._writer.writerow(NAMES)
         self._file.flush()
 
     def write(self, row: Row) -> None:
         """Append a row."""
-        self._writer.writerow(astuple(row))
+        cells = zip(COLUMNS, astuple(row), strict=True)
+        self._writer.writerow([to_cell(column, value) for column, value in cells])
         self._file.flush()
-
-    def tick(self) -> None:
-        """Do nothing: no row waits."""
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
 
 
 class Parquet:
@@ -131,9 +165,9 @@ class Parquet:
         self._rows: list[Row] = []
         self._since_s = time.monotonic()
         self._parts: list[Path] = []
-        self._schema = arrow.schema(
-            [arrow.field(name, _arrow_type(arrow, hint)) for name, hint in _hints().items()]
-        )
+        self._bytes = 0
+        self._closed = False
+        self._schema = arrow.schema([_field(arrow, column) for column in COLUMNS])
 
     def write(self, row: Row) -> None:
         """Collect a row; a full part is written."""
@@ -142,45 +176,56 @@ class Parquet:
             self._write_part()
 
     def tick(self) -> None:
-        """Write a part of what has waited for ``PART_S``."""
-        if time.monotonic() - self._since_s >= PART_S:
+        """Write a part of what has waited for ``SYNC_S``."""
+        if time.monotonic() - self._since_s >= SYNC_S:
             self._write_part()
+
+    def size_bytes(self) -> int:
+        """Bytes of the parts so far."""
+        return self._bytes
 
     def close(self) -> None:
         """Write what is left and join the parts."""
+        if self._closed:
+            return
         self._write_part()
-        tables = [self._parquet.read_table(part) for part in self._parts]
-        whole = self._arrow.concat_tables(tables) if tables else self._schema.empty_table()
-        self._put(whole, self._path)
+        self._put(self._joined(), self._path)
+        self._closed = True
         for part in self._parts:
             part.unlink()
+
+    def _joined(self) -> Iterator[Any]:
+        """All rows, in tables of some ``GROUP_ROWS``: a long recording is never held whole."""
+        waiting: list[Any] = []
+        for part in self._parts:
+            waiting.append(self._parquet.read_table(part))
+            if sum(len(table) for table in waiting) >= GROUP_ROWS:
+                yield self._arrow.concat_tables(waiting)
+                waiting = []
+        if waiting:
+            yield self._arrow.concat_tables(waiting)
 
     def _write_part(self) -> None:
         self._since_s = time.monotonic()
         if not self._rows:
             return
-        part = self._path.with_suffix(f".part-{len(self._parts):04d}.parquet")
+        part = self._path.with_name(f"{self._path.stem}.part-{len(self._parts):06d}.parquet")
         table = self._arrow.Table.from_pylist([asdict(r) for r in self._rows], schema=self._schema)
-        self._put(table, part)
+        self._put(iter([table]), part)
         self._parts.append(part)
+        self._bytes += part.stat().st_size
         self._rows = []
 
-    def _put(self, table: Any, path: Path) -> None:
+    def _put(self, tables: Iterator[Any], path: Path) -> None:
         partial = path.with_suffix(".unfinished")
-        self._parquet.write_table(table, partial)
+        with self._parquet.ParquetWriter(partial, self._schema) as writer:
+            for table in tables:
+                writer.write_table(table.combine_chunks())
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
 
 
-def _hints() -> dict[str, Any]:
-    hints = get_type_hints(Row)
-    return {field.name: hints[field.name] for field in fields(Row)}
-
-
-def _arrow_type(arrow: Any, hint: Any) -> Any:
+def _field(arrow: Any, column: Column) -> Any:
     kinds = {float: arrow.float64(), int: arrow.int64(), bool: arrow.bool_(), str: arrow.string()}
-    for kind, arrow_type in kinds.items():
-        if hint is kind or hint == kind | None:
-            return arrow_type
-    raise TypeError(f"no column type for {hint}")
+    return arrow.field(column.name, kinds[column.kind])

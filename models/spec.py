@@ -102,6 +102,8 @@ class TextEncoderSpec(Spec):
     layer: int = -1
     dim: int = Field(gt=0)
     model: Literal["encoder", "causal"] = "encoder"
+    adapter: str | None = None
+    """File of the bundle with low-rank updates of the model's weights (``models.low_rank``)."""
 
 
 class BundleConfig(Spec):

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from models import low_rank
 from models.pretrained import PretrainedError, hidden_state, load
 from models.spec import TextEncoderSpec
 
 MAX_TOKENS = 512
 
 
+def max_tokens(tokenizer: Any) -> int:
+    """Tokens of a text that are read; the rest is cut off."""
+    return min(MAX_TOKENS, int(tokenizer.model_max_length))
+
+
 class TextEncoder:
     """Transcripts in, one frame per token out (special tokens included)."""
 
-    def __init__(self, spec: TextEncoderSpec, device: torch.device | None = None) -> None:
-        """Load the model.
+    def __init__(
+        self,
+        spec: TextEncoderSpec,
+        device: torch.device | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Load the model, tuned by the adapter that lies in the bundle's ``folder``, if any.
 
         Raises:
             PretrainedError: it cannot be loaded, or its width is not ``spec.dim``.
@@ -33,6 +47,10 @@ class TextEncoder:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._tokenizer.padding_side = "right"
+        if spec.adapter is not None:
+            if folder is None:
+                raise PretrainedError(f"{spec.source}: the folder of {spec.adapter} is not known")
+            low_rank.merge(model, low_rank.read(folder / spec.adapter), spec.source)
         self._model = model.to(self._device).eval()
 
     @staticmethod
@@ -54,7 +72,7 @@ class TextEncoder:
             return_tensors="pt",
             padding=True,
             truncation=True,
-            max_length=min(MAX_TOKENS, self._tokenizer.model_max_length),
+            max_length=max_tokens(self._tokenizer),
         ).to(self._device)
         mask = tokens["attention_mask"].bool()
         if mask.shape[1] == 0:
@@ -63,3 +81,35 @@ class TextEncoder:
         states = hidden_state(output.hidden_states, self.spec.layer, self.spec.source)
         rows = zip(states.float().cpu(), mask.cpu(), strict=True)
         return [np.asarray(row[kept].numpy(), np.float32) for row, kept in rows]
+
+
+class TunableTextEncoder(nn.Module):
+    """Token ids [B, T] to states [B, T, dim], tuned by low-rank updates."""
+
+    def __init__(self, spec: TextEncoderSpec, rank: int) -> None:
+        """Load the model.
+
+        Raises:
+            PretrainedError: it cannot be loaded.
+        """
+        super().__init__()
+        self.spec = spec
+        factory = "AutoModel" if spec.model == "encoder" else "AutoModelForCausalLM"
+        (self.model,) = load(spec.source, factory)
+        low_rank.attach(self.model, rank)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode; rows without any token give zeros."""
+        kept = mask.clone()
+        kept[:, 0] = True  # attention over nothing is not a number
+        output = self.model(
+            input_ids=ids.long(), attention_mask=kept.long(), output_hidden_states=True
+        )
+        states: Tensor = hidden_state(output.hidden_states, self.spec.layer, self.spec.source)
+        return states * mask[..., None]
+
+
+def tokenize(tokenizer: Any, text: str) -> NDArray[np.int32]:
+    """Token ids [T] as ``TextEncoder`` feeds them."""
+    ids = tokenizer(text, truncation=True, max_length=max_tokens(tokenizer))["input_ids"]
+    return np.asarray(ids, np.int32)

@@ -7,7 +7,7 @@ clips to promise 90 % gets the whole scale as its interval: wide where the model
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,15 +32,26 @@ class PatternMargin:
     """Validation clips that it rests on."""
 
 
-def conformal_margin(found: Predictions, coverage: float = COVERAGE) -> float:
+def conformal_margin(found: Sequence[Predictions], coverage: float = COVERAGE) -> float:
     """Margin that covers ``coverage`` of exchangeable labels; negative where the interval shrinks.
 
+    Args:
+        found: predictions of several corpora or spans, each of which counts alike, however many
+            clips it has.
+        coverage: share of the labels that are to lie inside.
+
     Returns:
-        The ceil((n + 1) * coverage)-th smallest score; the whole scale where n is too small.
+        The score at which the weighted share reaches ``coverage``, one clip held back for the
+        unknown one (ceil((n + 1) * coverage)-th of n); the whole scale where n is too small.
     """
-    scores = np.sort(np.maximum(found.low - found.labels, found.labels - found.high))
-    rank = math.ceil((len(scores) + 1) * coverage)
-    return float(scores[rank - 1]) if rank <= len(scores) else WHOLE_SCALE
+    scores = [np.maximum(one.low - one.labels, one.labels - one.high) for one in found]
+    weights = [np.full(len(one), 1 / (len(one) + 1)) for one in scores if len(one)]
+    if not weights:
+        return WHOLE_SCALE
+    joined, shares = np.concatenate(scores), np.concatenate(weights) / len(weights)
+    order = np.argsort(joined, kind="stable")
+    reached = np.flatnonzero(np.cumsum(shares[order]) >= coverage - 1e-9)
+    return float(joined[order][reached[0]]) if len(reached) else WHOLE_SCALE
 
 
 def calibrate(
@@ -53,18 +64,15 @@ def calibrate(
 ) -> tuple[PatternMargin, ...]:
     """Margins per pattern from the validation split.
 
-    The larger of the utterance's and the live window's margin is kept: a live window knows less
+    Whole utterances and live windows, and the corpora, count alike: a live window knows less
     than a whole utterance, and the interval has to hold for both.
     """
     device = device or next(model.parameters()).device
-    best: dict[str, PatternMargin] = {}
-    for _, view in views(simulates, window_s):
-        found = predict(model, valid, shapes, view, device)
-        if len(found) == 0:
-            continue
-        pattern = view.pattern(simulates)
-        margin = PatternMargin(pattern, conformal_margin(found), len(found))
-        known = best.get(pattern)
-        if known is None or margin.margin > known.margin:
-            best[pattern] = margin
-    return tuple(best.values())
+    found: dict[str, list[Predictions]] = {}
+    for _, view in views(simulates, window_s, valid.longest_s):
+        for own in predict(model, valid, shapes, view, device).by_corpus().values():
+            found.setdefault(view.pattern(simulates), []).append(own)
+    return tuple(
+        PatternMargin(pattern, conformal_margin(parts), max(map(len, parts)))
+        for pattern, parts in found.items()
+    )

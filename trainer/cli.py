@@ -8,12 +8,130 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-app = typer.Typer(help="The offline trainer.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(help="The offline trainer.", pretty_exceptions_enable=False)
 
 
-@app.callback()
-def main() -> None:
-    """The offline trainer: makes bundles for the engine."""
+CorpusOption = Annotated[
+    list[Path] | None,
+    typer.Option("--corpus", help="A corpus of any known format; repeatable."),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the bundle to write.")]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="paper, embedded, a TOML file, or a run's recipe.json.")
+]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds to train.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="KEY=VALUE over the recipe, such as training.epochs=3; STAGE:KEY=VALUE."
+    ),
+]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Checkpoints, logs, figures; default: OUT.run.")
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--features", help="Feature stores, to share between runs; default: RUN/features."
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    corpus: CorpusOption = None,
+    out: OutOption = None,
+    recipe: RecipeOption = "paper",
+    seeds: SeedsOption = None,
+    overrides: SetOption = None,
+    run: RunOption = None,
+    features: FeaturesOption = None,
+) -> None:
+    """The offline trainer: from corpora to a bundle for the engine, with report and card.
+
+    Without a command it does everything; an interrupted run goes on when asked again.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if not corpus and out is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+    _do("run", corpus, out, recipe, seeds, overrides, run, features)
+
+
+def _step(name: str, text: str) -> None:
+    """Add the command of one step; all take the same options."""
+
+    def command(
+        corpus: CorpusOption = None,
+        out: OutOption = None,
+        recipe: RecipeOption = "paper",
+        seeds: SeedsOption = None,
+        overrides: SetOption = None,
+        run: RunOption = None,
+        features: FeaturesOption = None,
+    ) -> None:
+        _do(name, corpus, out, recipe, seeds, overrides, run, features)
+
+    app.command(name, help=text)(command)
+
+
+_step("features", "Extract features into the store; goes on where it stopped.")
+_step("fit", "Train every seed; goes on where it stopped.")
+_step("calibrate", "Fit the intervals of every trained seed on the validation split.")
+_step("evaluate", "Measure every trained seed on the test split.")
+_step("export", "Write the best seed's bundle, card and report.")
+_step("report", "Write the report anew.")
+
+
+def _do(
+    step: str,
+    corpus: list[Path] | None,
+    out: Path | None,
+    recipe: str,
+    seeds: int | None,
+    overrides: list[str] | None,
+    run: Path | None,
+    features: Path | None,
+) -> None:
+    if not corpus or out is None:
+        _fail("expected --corpus PATH and --out BUNDLE")
+    try:
+        from trainer.command import carry_out
+    except ModuleNotFoundError as error:
+        _fail(f'needs {error.name}: pip install "undertone[train]"')
+    run = run or out.with_name(f"{out.name}.run")
+    code = carry_out(
+        step, corpus, out, run, features or run / "features", recipe, seeds, tuple(overrides or ())
+    )
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def synthesise(
+    corpus: Annotated[Path, typer.Option(help="A corpus with transcripts.")],
+    out: Annotated[Path, typer.Option(help="Directory of the spoken corpus.")],
+    seed: Annotated[int, typer.Option(help="Of voices, rates and pitches.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Synthesisers at a time.")] = 2,
+) -> None:
+    """Speak a text corpus by espeak-ng, flite and festival, to train the text simulation on."""
+    from trainer.corpus import CorpusError
+    from trainer.corpus import open as open_corpus
+    from trainer.progress import TerminalProgress
+    from trainer.synthesis import SynthesisError, synthesise
+
+    progress = TerminalProgress()
+    try:
+        opened = open_corpus(corpus)
+        with progress.task("speaking", len(opened.clips)) as advance:
+            manifest = synthesise(opened, out, seed, jobs, advance)
+    except (CorpusError, SynthesisError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on", 130)
+    print(manifest)
 
 
 @app.command("import-published")
@@ -68,6 +186,6 @@ def inspect(
         inspection.show(found, console)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    raise typer.Exit(2)
+    raise typer.Exit(code)

@@ -6,8 +6,9 @@ split's median), measured on the same clips.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ MISSING_RATES = tuple(rate / 10 for rate in range(10))
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one view of a split, and the constant's on the same clips."""
+    """Figures of one view of a corpus's split, and the constant's on the same clips."""
 
+    corpus: str
     flow: Flow
     pattern: str
     span: Span
@@ -42,6 +44,7 @@ class Result:
 class RobustnessPoint:
     """Error at one rate of frames lost in every modality."""
 
+    corpus: str
     flow: Flow
     missing_rate: float
     mae: float
@@ -57,15 +60,36 @@ class Evaluation:
     results: tuple[Result, ...]
     robustness: tuple[RobustnessPoint, ...]
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
 
+    @staticmethod
+    def from_json(tree: dict[str, Any]) -> Evaluation:
+        """From ``to_json``'s values."""
+        results = [
+            Result(
+                **{
+                    **row,
+                    "metrics": RegressionMetrics(**row["metrics"]),
+                    "constant": RegressionMetrics(**row["constant"]),
+                }
+            )
+            for row in tree["results"]
+        ]
+        curve = [RobustnessPoint(**row) for row in tree["robustness"]]
+        return Evaluation(tree["split"], tree["seed"], tuple(results), tuple(curve))
 
-def views(simulates: bool, window_s: float) -> list[tuple[Span, View]]:
-    """All views that differ: 7 subsets complete; without text, also through the missing flow."""
+
+def views(simulates: bool, window_s: float, longest_s: float) -> list[tuple[Span, View]]:
+    """All views that differ: 7 subsets complete; without text, also through the missing flow.
+
+    Windows count where a clip is longer than one.
+    """
     found: list[tuple[Span, View]] = []
-    spans: tuple[tuple[Span, float | None], ...] = (("utterance", None), ("window", window_s))
+    spans: list[tuple[Span, float | None]] = [("utterance", None)]
+    if longest_s > window_s:
+        spans.append(("window", window_s))
     for span, length in spans:
         for modalities in subsets():
             found.append((span, View("complete", modalities, exact=True, window_s=length)))
@@ -78,12 +102,13 @@ def evaluate(
     model: SentimentModel,
     samples: Samples,
     shapes: FrameShapes,
-    train_labels: NDArray[np.float64],
+    train_labels: Mapping[str, NDArray[np.float64]],
     split: str,
     seed: int,
     simulates: bool,
     window_s: float,
     margins: dict[str, float] | None = None,
+    robustness: bool = True,
     device: torch.device | None = None,
 ) -> Evaluation:
     """Measure a model on a split.
@@ -92,36 +117,43 @@ def evaluate(
         model: in any mode; evaluated in eval mode.
         samples: of the split.
         shapes: of the frames.
-        train_labels: [n] labels of the training split, for the constant.
+        train_labels: [n] labels of the training split per corpus, for the constants.
         split: its name.
         seed: of the model.
         simulates: audio becomes simulated text in the missing-text flow.
         window_s: length of a live window.
         margins: calibration margin per pattern; None leaves the intervals raw.
+        robustness: measure over rates of lost frames, too.
         device: where to run.
     """
     device = device or next(model.parameters()).device
-    constant = float(np.median(train_labels)) if len(train_labels) else 0.0
+    constants = {
+        name: float(np.median(labels)) for name, labels in train_labels.items() if len(labels)
+    }
     results = []
-    for span, view in views(simulates, window_s):
+    for span, view in views(simulates, window_s, samples.longest_s):
         found = predict(model, samples, shapes, view, device)
-        if len(found) < 2:
-            continue
         pattern = view.pattern(simulates)
-        results.append(_result(found, view.flow, pattern, span, constant, margins or {}))
+        for corpus, own in found.by_corpus().items():
+            if len(own) > 1:
+                constant = constants.get(corpus, 0.0)
+                result = _result(corpus, own, view.flow, pattern, span, constant, margins or {})
+                results.append(result)
     curve = []
     flows: tuple[Flow, ...] = ("complete", "missing_text")
     for flow in flows:
-        for rate in MISSING_RATES:
+        for rate in MISSING_RATES if robustness else ():
             view = View(flow, missing_rate=rate, seed=seed)
             found = predict(model, samples, shapes, view, device)
-            if len(found) > 1:
-                metrics = regression_metrics(found.valence, found.labels)
-                curve.append(RobustnessPoint(flow, rate, metrics.mae, metrics.corr))
+            for corpus, own in found.by_corpus().items():
+                if len(own) > 1:
+                    metrics = regression_metrics(own.valence, own.labels)
+                    curve.append(RobustnessPoint(corpus, flow, rate, metrics.mae, metrics.corr))
     return Evaluation(split, seed, tuple(results), tuple(curve))
 
 
 def _result(
+    corpus: str,
     found: Predictions,
     flow: Flow,
     pattern: str,
@@ -133,6 +165,7 @@ def _result(
     low, high = np.maximum(found.low - margin, -3), np.minimum(found.high + margin, 3)
     inside = (found.labels >= low) & (found.labels <= high)
     return Result(
+        corpus,
         flow,
         pattern,
         span,

@@ -124,13 +124,12 @@ def fit(
     team.agree([*model.parameters(), *model.buffers()])
     settings = recipe.optimiser
     optimiser = torch.optim.Adam(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        [p for p in model.parameters() if p.requires_grad],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
     )
     history, best = History(), _copy(model)
-    path, identity = (
-        folder / CHECKPOINT,
-        recipe.model_dump_json(exclude={"training": {"seeds", "device"}}),
-    )
+    path, identity = folder / CHECKPOINT, _identity(recipe)
     if path.is_file():
         saved = Checkpoint.load(path, identity, seed)
         model.load_state_dict(saved.model)
@@ -152,6 +151,21 @@ def fit(
         on_epoch(done)
     model.load_state_dict(best)
     return Fitted(best, history)
+
+
+def load_fitted(path: Path, recipe: Recipe, seed: int) -> Fitted:
+    """What a checkpoint holds of a seed, finished or not.
+
+    Raises:
+        CheckpointError: unreadable, or of another recipe or seed.
+    """
+    saved = Checkpoint.load(path, _identity(recipe), seed)
+    return Fitted(saved.best_model, saved.history)
+
+
+def _identity(recipe: Recipe) -> str:
+    """What a checkpoint must have in common with the run that goes on with it."""
+    return recipe.model_dump_json(exclude={"training": {"seeds", "device"}})
 
 
 def finished(history: History, recipe: Recipe) -> bool:
@@ -201,15 +215,18 @@ def _run_epoch(
     figures = {}
     for flow in FLOWS:
         found = predict(model, valid.samples, valid.shapes, View(flow), device, valid.size)
-        if len(found) > 1:
-            metrics = regression_metrics(found.valence, found.labels)
-            figures[f"{flow}/mae"] = metrics.mae
-            figures[f"{flow}/corr"] = metrics.corr
+        parts = found.by_corpus()
+        for corpus, own in parts.items():
+            if len(own) > 1:
+                metrics = regression_metrics(own.valence, own.labels)
+                name = f"{flow}/{corpus}" if len(parts) > 1 else flow
+                figures[f"{name}/mae"] = metrics.mae
+                figures[f"{name}/corr"] = metrics.corr
     return Epoch(epoch, rate, means, figures, time.perf_counter() - started)
 
 
 def _selection_score(epoch: Epoch) -> float:
-    """Mean validation MAE of the flows that the corpus has."""
+    """Mean validation MAE of the corpora and of the flows that they have, each counting alike."""
     errors = [value for name, value in epoch.valid.items() if name.endswith("/mae")]
     if not errors:
         raise FitError("no validation clip could be scored: does any have a usable modality?")

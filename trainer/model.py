@@ -6,7 +6,7 @@ frames, or log-mel and crops for an embedded encoder that is trained along.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.network import NetworkOutput, SentimentNetwork
 from models.preprocessing import mel_of_silence
+from models.text_encoders import TunableTextEncoder
 from models.text_simulation.student import StudentTextSimulation
+from trainer.augmentation import FaceJitter, MelNoise
+from trainer.recipe import Augmentation
 from trainer.samples import Batch
 
 
@@ -44,39 +47,74 @@ class SentimentModel(nn.Module):
         audio_encoder: VoiceEncoder | None = None,
         video_encoder: FaceEncoder | None = None,
         text_simulation: StudentTextSimulation | None = None,
-        frame_drop: float = 0.0,
+        text_encoder: TunableTextEncoder | None = None,
+        augmentation: Augmentation | None = None,
+        mixed_precision: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.audio_encoder = audio_encoder
         self.video_encoder = video_encoder
         self.text_simulation = text_simulation
-        self.frame_drop = frame_drop
+        self.text_encoder = text_encoder
+        self.frame_drop = augmentation.frame_drop if augmentation else 0.0
+        self.sound = MelNoise(augmentation.sound) if augmentation and audio_encoder else None
+        self.picture = FaceJitter(augmentation.picture) if augmentation and video_encoder else None
+        self.mixed_precision = mixed_precision
         silence = torch.from_numpy(mel_of_silence())
         self.register_buffer("silence", silence, persistent=False)
 
     def encode(self, batch: Batch) -> Frames:
         """Run the trainable encoders; training drops frames behind them (paper: p = .2)."""
+        device = batch.audio.device.type
+        mixed = self.training and self.mixed_precision and supports_bfloat16(device)
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            frames = self._encode(batch)
+        if mixed:
+            names = ("audio", "text", "simulated_text", "video")
+            frames = replace(frames, **{name: getattr(frames, name).float() for name in names})
+        return frames
+
+    def _encode(self, batch: Batch) -> Frames:
         audio, audio_mask = batch.audio, batch.audio_mask
         if self.audio_encoder is not None:
+            if self.training and self.sound is not None:
+                with torch.autocast(audio.device.type, enabled=False):
+                    audio = self.sound(audio, audio_mask)
             audio, audio_mask = run_sequence(self.audio_encoder, audio, audio_mask, self.silence)
         simulated, simulated_mask = batch.simulated_text, batch.simulated_text_mask
         if self.text_simulation is not None:
             zeros = torch.zeros_like(audio[0, 0])
             simulated, simulated_mask = run_sequence(self.text_simulation, audio, audio_mask, zeros)
+        text = batch.text
+        if self.text_encoder is not None:
+            text = self.text_encoder(text, batch.text_mask)
+            if simulated.ndim == 2:  # padded as token ids, of which there are none
+                simulated = simulated[..., None].expand(-1, -1, text.shape[2])
         video, video_mask = batch.video, batch.video_mask
         if self.video_encoder is not None:
+            if self.training and self.picture is not None:
+                with torch.autocast(video.device.type, enabled=False):
+                    video = self._jittered(video, video_mask, self.picture)
             video = run_images(self.video_encoder, video, video_mask, self.network.spec.video_dim)
         return Frames(
             audio=audio,
             audio_mask=self._drop(audio_mask),
-            text=batch.text,
+            text=text,
             text_mask=batch.text_mask,
             simulated_text=simulated,
             simulated_text_mask=simulated_mask,
             video=video,
             video_mask=self._drop(video_mask),
         )
+
+    @staticmethod
+    def _jittered(video: Tensor, mask: Tensor, picture: FaceJitter) -> Tensor:
+        if not bool(mask.any()):
+            return video
+        changed = video.clone()
+        changed[mask] = picture(video[mask])
+        return changed
 
     def complete(self, frames: Frames) -> NetworkOutput:
         """The complete flow: audio, real text, video; simulated where there is no real text."""
@@ -111,6 +149,14 @@ class SentimentModel(nn.Module):
         return torch.where(kept.any(1, keepdim=True), kept, mask)
 
 
+def supports_bfloat16(device: str) -> bool:
+    """Whether computing in bfloat16 is faster than in float32 there."""
+    if device == "cuda":
+        return True
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device == "cpu" and known is not None and bool(known())
+
+
 def run_sequence(
     encoder: VoiceEncoder | StudentTextSimulation, inputs: Tensor, mask: Tensor, context_row: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -135,7 +181,7 @@ def run_images(encoder: FaceEncoder, crops: Tensor, mask: Tensor, dim: int) -> T
     """Run an image encoder over the unmasked crops of [B, T, C, S, S]; frames [B, T, dim]."""
     frames = crops.new_zeros((*mask.shape, dim))
     if bool(mask.any()):
-        encoded = encoder(crops[mask])
+        encoded = encoder(crops[mask].contiguous(memory_format=torch.channels_last))
         frames = frames.to(encoded.dtype)
         frames[mask] = encoded
     return frames

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.model import SentimentModel
-from trainer.samples import EVIDENCE, FrameShapes, Sample, Samples, collate
+from trainer.samples import EVIDENCE, Batch, FrameShapes, Sample, Samples, collate
 
 Flow = Literal["complete", "missing_text"]
 Floats = NDArray[np.float64]
+SORTED_BATCHES = 16
+"""Batches of samples that are held at a time and sorted by length, against padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,7 @@ class Predictions:
     """Predictions of the samples that have what was asked for; all arrays are [n]."""
 
     ids: tuple[str, ...]
+    corpora: tuple[str, ...]
     labels: Floats
     valence: Floats
     low: Floats
@@ -30,6 +33,19 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def by_corpus(self) -> dict[str, Predictions]:
+        """The predictions of each corpus, in order of appearance."""
+        names = np.array(self.corpora, dtype=object)
+        return {name: self._rows(names == name) for name in dict.fromkeys(self.corpora)}
+
+    def _rows(self, kept: NDArray[np.bool_]) -> Predictions:
+        ids, corpora = (
+            tuple(value for value, keep in zip(column, kept, strict=True) if keep)
+            for column in (self.ids, self.corpora)
+        )
+        columns = (self.labels, self.valence, self.low, self.high)
+        return Predictions(ids, corpora, *(column[kept] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -81,32 +97,47 @@ def predict(
     device: torch.device,
     batch: int = 64,
 ) -> Predictions:
-    """Predict a split in eval mode, in order, short and long ones batched as they come.
+    """Predict a split in eval mode, in order; like lengths are batched together.
 
     Samples without evidence in the view are left out: there is no score without a modality.
     """
     was_training = model.training
     model.eval()
     ids: list[str] = []
+    corpora: list[str] = []
     columns: list[NDArray[np.float64]] = []
     try:
-        for chosen in _chunks(samples, view, batch):
-            frames = model.encode(collate(chosen, shapes).to(device))
-            flow = model.complete if view.flow == "complete" else model.missing_text
-            output = flow(frames)
-            valence = output.valence.flatten()
-            low = output.low.flatten() if output.low is not None else valence
-            high = output.high.flatten() if output.high is not None else valence
-            stacked = torch.stack([valence, low, high]).double().cpu().numpy()
+        for chosen in _chunks(samples, view, batch * SORTED_BATCHES):
+            order = np.argsort([_length(sample) for sample in chosen], kind="stable")
+            stacked = np.empty((3, len(chosen)))
+            for start in range(0, len(order), batch):
+                rows = order[start : start + batch]
+                own = collate([chosen[row] for row in rows], shapes).to(device)
+                stacked[:, rows] = _outputs(model, own, view.flow)
             labels = np.array([[sample.valence for sample in chosen]])
             ids += [sample.id for sample in chosen]
+            corpora += [sample.corpus for sample in chosen]
             columns.append(np.concatenate([labels, stacked]))
     finally:
         model.train(was_training)
     table = np.concatenate(columns, axis=1) if columns else np.zeros((4, 0))
-    known = ~np.isnan(table[1])
-    kept = tuple(name for name, ok in zip(ids, known, strict=True) if ok)
-    return Predictions(kept, *table[:, known])
+    found = Predictions(tuple(ids), tuple(corpora), *table)
+    return found._rows(~np.isnan(table[1]))
+
+
+def _outputs(model: SentimentModel, batch: Batch, flow: Flow) -> Floats:
+    """Valence, low and high, [3, B]."""
+    frames = model.encode(batch)
+    output = model.complete(frames) if flow == "complete" else model.missing_text(frames)
+    valence = output.valence.flatten()
+    low = output.low.flatten() if output.low is not None else valence
+    high = output.high.flatten() if output.high is not None else valence
+    return np.asarray(torch.stack([valence, low, high]).double().cpu().numpy())
+
+
+def _length(sample: Sample) -> int:
+    frames = (getattr(sample, name) for name in EVIDENCE)
+    return max((len(values) for values in frames if values is not None), default=0)
 
 
 def _chunks(samples: Samples, view: View, size: int) -> Iterator[list[Sample]]:

@@ -13,7 +13,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.spec import MODALITIES
+
 BUILT_IN = Path(__file__).parent / "recipes"
+STAGE = "stage:"
 
 
 class RecipeError(Exception):
@@ -29,19 +32,49 @@ class Section(BaseModel):
 class EncoderChoice(Section):
     """Encoder of one modality.
 
-    ``kind = "features"`` takes the corpus's own features as frames; ``embedded`` trains the
-    product's small network with the rest; ``transformers`` runs a frozen model (``source`` and
-    ``layer``) once and stores its frames.
+    ``features`` takes the corpus's own features as frames; ``embedded`` trains the product's
+    small network with the rest; ``transformers`` runs the pretrained model ``source``, frozen,
+    or for text tuned by low-rank updates of ``rank``; ``bundle`` takes the frozen encoder out of
+    the bundle ``source``, or out of an earlier stage (``stage:NAME``); ``none`` leaves the
+    modality out. What is frozen runs once and its frames are stored.
     """
 
-    kind: Literal["embedded", "transformers", "features"] = "features"
+    kind: Literal["none", "features", "embedded", "transformers", "bundle"] = "features"
     source: str | None = None
     layer: int = -1
+    rank: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _source_with_transformers(self) -> EncoderChoice:
-        if (self.kind == "transformers") != (self.source is not None):
-            raise ValueError("source (a model name or path) goes with kind = 'transformers'")
+    def _source_where_needed(self) -> EncoderChoice:
+        if (self.kind in ("transformers", "bundle")) != (self.source is not None):
+            raise ValueError(
+                "source goes with kind = 'transformers' (a model's name or path) or 'bundle'"
+            )
+        if self.rank and self.kind != "transformers":
+            raise ValueError("rank goes with kind = 'transformers'")
+        return self
+
+
+class TextSimulationChoice(Section):
+    """How text is simulated from the voice.
+
+    ``student`` trains the small network along; ``bundle`` takes a trained one; ``llm`` has the
+    language model ``source`` recognise what the speech model ``speech`` hears, through an
+    ``adapter`` (the paper's way).
+    """
+
+    kind: Literal["none", "student", "bundle", "llm"] = "none"
+    source: str | None = None
+    speech: str | None = None
+    adapter: str | None = None
+    layer: int = -4
+
+    @model_validator(mode="after")
+    def _source_where_needed(self) -> TextSimulationChoice:
+        if (self.kind in ("llm", "bundle")) != (self.source is not None):
+            raise ValueError("source goes with kind = 'llm' (a language model) or 'bundle'")
+        if (self.kind == "llm") != (self.speech is not None):
+            raise ValueError("speech (a speech model) goes with kind = 'llm'")
         return self
 
 
@@ -51,13 +84,46 @@ class Encoders(Section):
     audio: EncoderChoice = EncoderChoice()
     text: EncoderChoice = EncoderChoice()
     video: EncoderChoice = EncoderChoice()
-    text_simulation: Literal["student", "features", "none"] = "none"
+    text_simulation: TextSimulationChoice = TextSimulationChoice()
 
     @model_validator(mode="after")
-    def _text_is_not_embedded(self) -> Encoders:
+    def _fits(self) -> Encoders:
         if self.text.kind == "embedded":
-            raise ValueError("encoders.text.kind: expected 'features' or 'transformers'")
+            raise ValueError("text.kind: expected 'features', 'transformers' or 'bundle'")
+        if self.audio.rank or self.video.rank:
+            raise ValueError("rank: only a text encoder can be tuned")
+        if self.text_simulation.kind == "student" and self.audio.kind not in ("embedded", "bundle"):
+            raise ValueError("text_simulation: a student goes with an embedded voice encoder")
+        if self.text_simulation.kind == "student" and self.text.rank:
+            raise ValueError("text_simulation: a student needs a text encoder that stands still")
         return self
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The modalities that have an encoder."""
+        return tuple(m for m in MODALITIES if getattr(self, m).kind != "none")
+
+
+class Stage(Section):
+    """A recipe that is trained first, and whose encoders later ones take as ``stage:NAME``."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    recipe: str
+    corpora: tuple[str, ...] = ()
+    """Only these corpora, by name; all if empty."""
+
+
+class Pairing(Section):
+    """Clips made by pairing one clip's voice with another's face of like valence.
+
+    For corpora that have either but not both; the pair's label is the mean. Within a split
+    only, and said so in the report.
+    """
+
+    share: float = Field(0.0, ge=0)
+    """Pairs per clip with a voice."""
+    tolerance: float = Field(0.3, gt=0)
+    """Largest difference of the two labels."""
 
 
 class Network(Section):
@@ -110,6 +176,10 @@ class Augmentation(Section):
     """Probability of training a sample on a random non-empty subset of what it has."""
     sub_window: float = Field(0.5, ge=0, le=1)
     """Probability of training a sample on a random stretch of the live window's length."""
+    sound: float = Field(0.0, ge=0, le=1)
+    """Probability of another room, noise, microphone, level and voice (embedded voice encoder)."""
+    picture: float = Field(0.0, ge=0, le=1)
+    """Probability of another cut, rotation, light, blur (embedded face encoder)."""
 
 
 class Training(Section):
@@ -121,8 +191,10 @@ class Training(Section):
     """Epochs without a better validation score before a run stops."""
     seeds: int = Field(1, ge=1)
     device: str = "auto"
+    robustness: bool = True
+    """Measure the error over rates of lost frames, too: twenty more passes over the test split."""
     mixed_precision: bool = True
-    """bfloat16 autocast, on a GPU only."""
+    """bfloat16 autocast: everything on a GPU, the encoders on a CPU that computes in it."""
 
 
 class Recipe(Section):
@@ -131,12 +203,34 @@ class Recipe(Section):
     name: str = "custom"
     licence: str = "research only: inherits the terms of its corpora"
     window_ms: int = Field(4_000, gt=0)
+    stages: tuple[Stage, ...] = ()
+    weights: dict[str, float] = {}
+    """How often an epoch sees a clip of a corpus, by the corpus's name; 1 where unnamed."""
+    pairing: Pairing = Pairing()
     encoders: Encoders = Encoders()
     network: Network = Network()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _stages_exist(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        choices = (
+            self.encoders.audio,
+            self.encoders.text,
+            self.encoders.video,
+            self.encoders.text_simulation,
+        )
+        for choice in choices:
+            source = choice.source or ""
+            known = not source.startswith(STAGE) or source.removeprefix(STAGE) in names
+            if self.stages and not known:
+                raise ValueError(f"source {source!r}: expected one of the stages {names}")
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ValueError("weights: expected numbers of at least 0")
+        return self
 
     def save(self, path: Path) -> None:
         """Write the resolved recipe as JSON."""

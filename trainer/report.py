@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.calibrate import PatternMargin
-from trainer.checkpoint import History
+from trainer.checkpoint import Epoch, History
 from trainer.evaluate import Evaluation, Result
 from trainer.prediction import Predictions
 
@@ -47,8 +47,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One view of a split over all seeds, beside the constant."""
+    """One view of a corpus's split over all seeds, beside the constant."""
 
+    corpus: str
     flow: str
     pattern: str
     span: str
@@ -76,20 +77,23 @@ class Run:
 
 def summarise(evaluations: Sequence[Evaluation]) -> tuple[Row, ...]:
     """Mean and deviation over seeds of every view."""
-    groups: dict[tuple[str, str, str], list[Result]] = {}
+    groups: dict[tuple[str, str, str, str], list[Result]] = {}
     for evaluation in evaluations:
         for result in evaluation.results:
-            groups.setdefault((result.span, result.flow, result.pattern), []).append(result)
+            key = (result.corpus, result.span, result.flow, result.pattern)
+            groups.setdefault(key, []).append(result)
     rows = []
-    for (span, flow, pattern), results in groups.items():
+    for (corpus, span, flow, pattern), results in groups.items():
         cells = {
             name: _cell([getattr(result.metrics, name) for result in results]) for name in FIGURES
         }
         constant = {name: getattr(results[0].constant, name) for name in FIGURES}
         coverage = _cell([result.coverage for result in results])
         width = _cell([result.width for result in results])
-        rows.append(Row(flow, pattern, span, results[0].clips, cells, constant, coverage, width))
-    return tuple(rows)
+        clips = results[0].clips
+        rows.append(Row(corpus, flow, pattern, span, clips, cells, constant, coverage, width))
+    order = list(dict.fromkeys(row.corpus for row in rows))
+    return tuple(sorted(rows, key=lambda row: order.index(row.corpus)))
 
 
 def write(run: Run, path: Path) -> None:
@@ -113,12 +117,23 @@ def write(run: Run, path: Path) -> None:
 def draw(run: Run) -> list[tuple[str, Figure]]:
     """The plots: training curves, predicted against true, calibration, robustness."""
     plots = [("Training curves", _training_curves(run.histories))]
-    if len(run.predictions):
-        plots.append(("Predicted against true (test)", _scatter(run.predictions)))
-        plots.append(("Calibration (test)", _calibration(run.predictions, run.margins)))
-    if any(evaluation.robustness for evaluation in run.evaluations):
-        plots.append(("Robustness to lost frames (test)", _robustness(run.evaluations)))
+    for corpus, found in run.predictions.by_corpus().items():
+        plots.append((f"Predicted against true ({corpus or 'test'})", _scatter(found)))
+        plots.append((f"Calibration ({corpus or 'test'})", _calibration(found, run.margins)))
+    points = [point for evaluation in run.evaluations for point in evaluation.robustness]
+    for corpus in dict.fromkeys(point.corpus for point in points):
+        title = f"Robustness to lost frames ({corpus or 'test'})"
+        plots.append((title, _robustness(run.evaluations, corpus)))
     return plots
+
+
+def epoch_line(title: str, epoch: Epoch) -> str:
+    """One line of an epoch, for the log."""
+    figures = " ".join(f"{name} {value:.3f}" for name, value in epoch.valid.items())
+    return (
+        f"{title} epoch {epoch.epoch}: loss {epoch.terms['total']:.3f} {figures} "
+        f"({epoch.seconds:.0f} s)"
+    )
 
 
 def _cell(values: Sequence[float]) -> Cell:
@@ -142,16 +157,26 @@ def _training_curves(histories: Sequence[History]) -> Figure:
     for seed, history in enumerate(histories):
         epochs = [epoch.epoch for epoch in history.epochs]
         left.plot(epochs, [epoch.terms["total"] for epoch in history.epochs], label=f"seed {seed}")
-        for name, style in (("complete/mae", "-"), ("missing_text/mae", "--")):
-            values = [epoch.valid.get(name, np.nan) for epoch in history.epochs]
+        for flow, style in (("complete", "-"), ("missing_text", "--")):
+            values = [_mean_error(epoch, flow) for epoch in history.epochs]
             if not np.isnan(values).all():
-                right.plot(epochs, values, style, color=f"C{seed}", label=f"{name} {seed}")
+                right.plot(epochs, values, style, color=f"C{seed}", label=f"{flow} {seed}")
         right.axvline(history.best_epoch, color=f"C{seed}", alpha=0.3, linewidth=1)
     left.set(xlabel="epoch", ylabel="training loss")
     right.set(xlabel="epoch", ylabel="validation MAE (line: chosen epoch)")
     left.legend(fontsize=7)
     right.legend(fontsize=7)
     return figure
+
+
+def _mean_error(epoch: Epoch, flow: str) -> float:
+    """Validation MAE of a flow, the mean over corpora; NaN where it does not exist."""
+    errors = [
+        value
+        for name, value in epoch.valid.items()
+        if name.startswith(flow) and name.endswith("/mae")
+    ]
+    return float(np.mean(errors)) if errors else float("nan")
 
 
 def _scatter(found: Predictions) -> Figure:
@@ -180,13 +205,13 @@ def _calibration(found: Predictions, margins: Sequence[PatternMargin]) -> Figure
     return figure
 
 
-def _robustness(evaluations: Sequence[Evaluation]) -> Figure:
+def _robustness(evaluations: Sequence[Evaluation], corpus: str) -> Figure:
     figure, (axis,) = _new()
     for color, flow in enumerate(("complete", "missing_text")):
         points: dict[float, list[float]] = {}
         for evaluation in evaluations:
             for point in evaluation.robustness:
-                if point.flow == flow:
+                if point.flow == flow and point.corpus == corpus:
                     points.setdefault(point.missing_rate, []).append(point.mae)
         if points:
             cells = [_cell(values) for values in points.values()]

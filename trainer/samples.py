@@ -38,6 +38,7 @@ class Sample:
     text: Array | None = None
     simulated_text: Array | None = None
     video: Array | None = None
+    corpus: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -75,6 +76,16 @@ class Samples(Protocol):
         """[n] frames of the longest modality, for length buckets."""
         ...
 
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """[n] how often an epoch sees each sample, on average."""
+        ...
+
+    @property
+    def longest_s(self) -> float:
+        """Duration of the longest sample."""
+        ...
+
 
 @dataclass(frozen=True)
 class SampleList:
@@ -99,6 +110,16 @@ class SampleList:
             ],
             dtype=np.int64,
         )
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """[n] ones."""
+        return np.ones(len(self.items))
+
+    @property
+    def longest_s(self) -> float:
+        """Duration of the longest sample."""
+        return max((sample.duration_s for sample in self.items), default=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +220,11 @@ class Batches:
     bucketed: bool = True
 
     def __len__(self) -> int:
-        return math.ceil(len(self.samples) / self.size)
+        """Batches of an epoch; with weights, of the average one."""
+        count = len(self.samples)
+        if self.augmentation is not None:
+            count = max(1, round(float(self.samples.weights.sum())))
+        return math.ceil(count / self.size)
 
     def order(self, epoch: int) -> list[NDArray[np.int64]]:
         """Sample indices of each batch of an epoch, like lengths together, batches shuffled."""
@@ -207,7 +232,7 @@ class Batches:
             indices = np.arange(len(self.samples))
             return [indices[i : i + self.size] for i in range(0, len(indices), self.size)]
         generator = np.random.default_rng([self.seed, epoch])
-        indices = generator.permutation(len(self.samples))
+        indices = self._drawn(generator)
         if self.bucketed:
             lengths, block = self.samples.lengths, self.size * BUCKET_BATCHES
             blocks = [indices[i : i + block] for i in range(0, len(indices), block)]
@@ -215,17 +240,27 @@ class Batches:
         batches = [indices[i : i + self.size] for i in range(0, len(indices), self.size)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
+    def _drawn(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Shuffled indices; a weight's whole part always, the rest of it by chance."""
+        weights = self.samples.weights
+        times = np.floor(weights + generator.random(len(weights))).astype(np.int64)
+        return generator.permutation(np.repeat(np.arange(len(weights)), times))
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """All batches of an epoch."""
-        for indices in self.order(epoch):
-            yield collate([self.sample(int(i), epoch) for i in indices], self.shapes)
+        for number, indices in enumerate(self.order(epoch)):
+            chosen = [
+                self.sample(int(index), epoch, number * self.size + place)
+                for place, index in enumerate(indices)
+            ]
+            yield collate(chosen, self.shapes)
 
-    def sample(self, index: int, epoch: int) -> Sample:
-        """One sample as an epoch sees it."""
+    def sample(self, index: int, epoch: int, place: int = 0) -> Sample:
+        """One sample as an epoch sees it, at its ``place`` in the epoch."""
         sample = self.samples[index]
         if self.augmentation is None:
             return sample
-        generator = np.random.default_rng([self.seed, epoch, index])
+        generator = np.random.default_rng([self.seed, epoch, index, place])
         return augment(sample, self.augmentation, self.window_s, generator)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,12 @@ class GivenTextEncoder:
     it is done (``wait=False``); offline the first transcript waits for it.
     """
 
-    def __init__(self, spec: TextEncoderSpec | None, dim: int, wait: bool) -> None:
+    def __init__(
+        self, spec: TextEncoderSpec | None, dim: int, wait: bool, folder: Path | None = None
+    ) -> None:
+        """``folder``: of the bundle, where an adapter of the encoder lies."""
         self._spec = spec
+        self._folder = folder
         self._dim = dim
         self._wait = wait
         self._encoder: TextEncoder | None = None
@@ -59,6 +64,6 @@ class GivenTextEncoder:
         from models.text_encoders import TextEncoder
 
         try:
-            self._encoder = TextEncoder(spec)
+            self._encoder = TextEncoder(spec, folder=self._folder)
         except Exception as error:  # transformers raises a type of its own per cause
             log.warning("given transcripts are not used: cannot load %s: %s", spec.source, error)

@@ -28,7 +28,9 @@ def score_clip(
         bundle,
         backend,
         settings.inference,
-        encode_text=GivenTextEncoder(config.text_encoder, config.network.text_dim, wait=True),
+        encode_text=GivenTextEncoder(
+            config.text_encoder, config.network.text_dim, True, bundle.directory
+        ),
         simulate_speech=speech_simulator(bundle, wait=True),
     )
     yield from score_messages(core, read_clip(path, settings))

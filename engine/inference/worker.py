@@ -77,7 +77,9 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
         choice.backend,
         settings.inference,
         clock=clock,
-        encode_text=GivenTextEncoder(config.text_encoder, config.network.text_dim, wait=False),
+        encode_text=GivenTextEncoder(
+            config.text_encoder, config.network.text_dim, False, bundle.directory
+        ),
         simulate_speech=speech_simulator(bundle, wait=False),
     )
     process = psutil.Process()

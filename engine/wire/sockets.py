@@ -149,6 +149,8 @@ class ScorePublisher(_Socket):
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
         super().__init__(zmq.XPUB)
         self._last: dict[bytes, list[Any]] = {}
+        self.gave_up = False
+        """Whether a subscriber made ``wait_for_readers`` lose its patience."""
         self._zmq.sndhwm = SCORE_QUEUE
         self._zmq.xpub_verbose = 1
         if security is not None:
@@ -156,32 +158,66 @@ class ScorePublisher(_Socket):
         self._bind(endpoint)
 
     def publish(self, message: Score | Status) -> None:
-        """Send to everyone who subscribed; never waits."""
+        """Send to everyone who subscribed; never waits, but see ``wait_for_readers``."""
         frames = encode(message)
         name = bytes(frames[0])
         self._last.pop(name, None)
         self._last[name] = frames
         if len(self._last) > MAX_REMEMBERED:
             del self._last[next(iter(self._last))]
-        self._zmq.send_multipart(frames)
+        self._send(frames)
 
     def greet(self) -> int:
-        """Serve new subscriptions; call it whenever the socket is readable. Returns how many."""
-        new = 0
+        """Serve new subscriptions; call it whenever the socket is readable. Returns how many.
+
+        XPUB cannot send to one subscriber, so those who are there already get the repetition too
+        and skip it by its ``seq``. However many subscribe at once (all, after an engine's
+        restart), a topic is repeated once, or fifty clients would fill each other's queues.
+        """
+        prefixes: list[bytes] = []
         while True:
             try:
                 event = self._zmq.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return new
+                break
             if event[:1] == b"\x01":
-                new += 1
-                for name, frames in self._last.items():
-                    if name.startswith(event[1:]):
-                        self._zmq.send_multipart(frames)
+                prefixes.append(event[1:])
+        wanted = tuple(set(prefixes))
+        for name, frames in self._last.items():
+            if name.startswith(wanted):
+                self._send(frames)
+        return len(prefixes)
 
     def forget(self, kind: str, stream: str) -> None:
         """Keep no last message of a stream that is gone."""
         self._last.pop(topic(kind, stream), None)
+
+    def _send(self, frames: list[Any]) -> None:
+        try:
+            self._zmq.send_multipart(frames)
+        except zmq.Again:  # nobody got it
+            self._zmq.setsockopt(zmq.XPUB_NODROP, 0)
+            self.gave_up = True
+            self._zmq.send_multipart(frames)
+
+    def wait_for_readers(self, patience_ms: int) -> None:
+        """From now on wait for a subscriber whose queue is full, instead of dropping.
+
+        One that takes nothing for ``patience_ms`` ends that for good (``gave_up``): it must not
+        hold up the others with every message. For a source that can wait, such as a recording;
+        a live engine never does.
+        """
+        self._zmq.setsockopt(zmq.XPUB_NODROP, 1)
+        self._zmq.sndtimeo = patience_ms
+
+    def finish(self, patience_ms: int) -> None:
+        """Close once everything queued is sent, at most ``patience_ms`` later.
+
+        For a program's end: it ends the process's ZeroMQ context, and waits for its other sockets.
+        """
+        self._zmq.linger = patience_ms
+        self.close()
+        zmq.Context.instance().term()
 
 
 class ScoreReceiver(_Socket):

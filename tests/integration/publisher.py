@@ -1,7 +1,8 @@
 """A publisher of made-up scores in a process of its own: ``publisher.py ENDPOINT SCRIPT``.
 
-SCRIPT is a comma-separated list: ``NAME:SEQ`` publishes a score, ``wait:MS`` waits, ``noise``
-sends something malformed, ``hold`` waits for the end of standard input.
+SCRIPT is a comma-separated list: ``NAME:SEQ`` publishes a score, ``NAME:SEQ:nil`` one without a
+value, ``wait:MS`` waits, ``noise`` sends something malformed, ``hold`` waits for the end of
+standard input, ``beat`` sends a status and a score of ``beat`` for ever.
 """
 
 import sys
@@ -47,6 +48,16 @@ def status() -> Status:
     return Status(Envelope("inference", 0, 0, 0, 0, this_clock()), "inference", "running")
 
 
+def beat(publisher: ScorePublisher) -> None:
+    seq = 0
+    while True:
+        publisher.publish(status())
+        publisher.publish(score("beat", seq))
+        seq += 1
+        publisher.raw.poll(100)
+        publisher.greet()
+
+
 def main() -> None:
     with ScorePublisher(sys.argv[1]) as publisher:
         print(publisher.endpoint, flush=True)
@@ -63,8 +74,11 @@ def main() -> None:
                 publisher.publish(status())
             elif name == "hold":
                 sys.stdin.read()
+            elif name == "beat":
+                beat(publisher)
             else:
-                publisher.publish(score(name, int(value)))
+                seq, _, nil = value.partition(":")
+                publisher.publish(score(name, int(seq), None if nil else 0.5))
             publisher.greet()
 
 

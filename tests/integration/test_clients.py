@@ -3,35 +3,17 @@
 import asyncio
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from clients import AsyncSubscriber, Gap, Stale, Subscriber
 from engine.wire.messages import Score, Status
-
-REPOSITORY = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
-
-@contextmanager
-def publisher(script: str, endpoint: str = "tcp://127.0.0.1:*") -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).with_name("publisher.py")), endpoint, script]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+from tests.integration.peers import ENVIRONMENT, publisher
 
 
 def collect(subscriber: Subscriber, count: int, seconds: float = 20) -> list[object]:
@@ -129,9 +111,13 @@ def record(endpoint: str, out: Path, *options: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_recording_ended_by_ctrl_c_holds_every_score(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"session.{suffix}"
-    with publisher("subscriber,wait:200,a:0,a:1,b:0,hold") as endpoint:
+    with publisher("subscriber,wait:500,a:0,a:1,b:0,hold") as endpoint:
         recorder = record(endpoint, out)
-        time.sleep(2.5)
+        assert recorder.stderr is not None
+        assert recorder.stderr.readline().startswith("recording tcp://")
+        with Subscriber(endpoint, streams=["b"]) as subscriber:
+            next(iter(subscriber))  # the last score is out
+        time.sleep(0.5)
         recorder.send_signal(signal.SIGINT)
         _, errors = recorder.communicate(timeout=20)
     assert recorder.returncode == 0, errors

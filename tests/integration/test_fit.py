@@ -50,7 +50,7 @@ def recipe(**training: object) -> Recipe:
 
 def train(folder: Path, settings: Recipe, seed: int = 0, **options: object) -> Fitted:
     torch.manual_seed(seed)
-    model = SentimentModel(SentimentNetwork(SPEC), frame_drop=settings.augmentation.frame_drop)
+    model = SentimentModel(SentimentNetwork(SPEC), augmentation=settings.augmentation)
     batches = Batches(TRAIN, SHAPES, 32, seed, settings.augmentation, window_s=2.0)
     return fit(model, batches, Batches(VALID, SHAPES, 32), settings, folder, seed, **options)
 
@@ -64,7 +64,7 @@ def trained(folder: Path, epochs: int = 8) -> SentimentModel:
 def test_training_beats_the_constant_in_every_subset_and_is_calibrated(tmp_path: Path) -> None:
     model = trained(tmp_path)
     margins = calibrate(model, VALID, SHAPES, simulates=True, window_s=4.0)
-    labels = np.array([s.valence for s in TRAIN.items])
+    labels = {"": np.array([s.valence for s in TRAIN.items])}
     by_pattern = {margin.pattern: margin.margin for margin in margins}
     found = evaluate(
         model, TEST, SHAPES, labels, "test", 0, simulates=True, window_s=4.0, margins=by_pattern
@@ -149,10 +149,12 @@ def test_a_conformal_margin_covers_what_it_promises() -> None:
     def draw(n: int) -> Predictions:
         labels = generator.normal(size=n)
         zeros = np.zeros(n)
-        return Predictions(tuple(map(str, range(n))), labels, zeros, zeros - 0.5, zeros + 0.5)
+        return Predictions(
+            tuple(map(str, range(n))), ("",) * n, labels, zeros, zeros - 0.5, zeros + 0.5
+        )
 
-    margin = conformal_margin(draw(5000))
+    margin = conformal_margin([draw(5000)])
     found = draw(20_000)
     inside = (found.labels >= found.low - margin) & (found.labels <= found.high + margin)
     assert inside.mean() == pytest.approx(0.9, abs=0.015)
-    assert conformal_margin(draw(5)) == 6.0
+    assert conformal_margin([draw(5)]) == 6.0

@@ -131,3 +131,25 @@ def test_a_lost_reply_does_not_stick() -> None:
             with pytest.raises(WireError, match="no reply from"):
                 client.request("ping")
         client.close()
+
+
+def test_however_many_subscribe_at_once_the_last_score_is_repeated_once() -> None:
+    with ScorePublisher("tcp://127.0.0.1:*") as publisher:
+        publisher.publish(score("a", 3))
+        subscribers = [zmq.Context.instance().socket(zmq.SUB) for _ in range(20)]
+        for subscriber in subscribers:
+            subscriber.linger = 0
+            subscriber.subscribe(b"score/")
+            subscriber.connect(publisher.endpoint)
+        greeted: list[int] = []
+        time.sleep(0.5)  # most come in one batch; how many batches there are does not matter
+        wait_for(lambda: greeted.append(publisher.greet()) or sum(greeted) == 20)
+        publisher.publish(score("a", 4))
+        batches = sum(count > 0 for count in greeted)
+        for subscriber in subscribers:
+            seqs = []
+            while not seqs or seqs[-1] != 4:
+                assert subscriber.poll(5000)
+                seqs.append(msgpack.unpackb(subscriber.recv_multipart()[1])["seq"])
+            assert 2 <= len(seqs) <= batches + 1
+            subscriber.close()

@@ -17,15 +17,15 @@ from trainer.report import Cell, Run, summarise, write
 def evaluation(seed: int, labels: np.ndarray) -> Evaluation:
     metrics = regression_metrics(labels + 0.1 * (seed + 1), labels)
     constant = regression_metrics(np.zeros_like(labels), labels)
-    result = Result("complete", "audio+text", "utterance", 40, metrics, constant, 0.91, 1.5)
-    curve = tuple(RobustnessPoint("complete", r / 10, 0.1 + r / 20, 0.9) for r in range(10))
+    result = Result("", "complete", "audio+text", "utterance", 40, metrics, constant, 0.91, 1.5)
+    curve = tuple(RobustnessPoint("", "complete", r / 10, 0.1 + r / 20, 0.9) for r in range(10))
     return Evaluation("test", seed, (result,), curve)
 
 
 def make_run() -> Run:
     labels = np.random.default_rng(0).uniform(-3, 3, 40)
     predictions = Predictions(
-        tuple(map(str, range(40))), labels, labels + 0.1, labels - 0.5, labels + 0.7
+        tuple(map(str, range(40))), ("",) * 40, labels, labels + 0.1, labels - 0.5, labels + 0.7
     )
     epochs = tuple(
         Epoch(e, 1e-3, {"total": 3.0 - e}, {"complete/mae": 0.9 - e / 10}, 1.0) for e in range(3)

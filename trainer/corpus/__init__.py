@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.corpus.checks import merge
+from trainer.corpus.checks import hold_back, merge
 from trainer.corpus.clip import (
     SPLITS,
     Clip,
@@ -26,6 +26,7 @@ __all__ = [
     "Media",
     "Problem",
     "Split",
+    "hold_back",
     "merge",
     "open",
 ]

@@ -144,6 +144,26 @@ def split_by_hash(group: str) -> Split:
     return "train" if share < 0.7 else "valid" if share < 0.8 else "test"
 
 
+def hold_back(corpus: Corpus, share: float = 0.1) -> Corpus:
+    """A corpus without a validation split gets one out of its training clips.
+
+    Whole groups go over, or single clips where no group is known, by a hash of their name: the
+    same ones every time. Said in ``problems``.
+    """
+    if corpus.split("valid") or not corpus.split("train"):
+        return corpus
+
+    def moved(clip: Clip) -> bool:
+        code = hashlib.sha256((clip.group or clip.id).encode()).digest()[:4]
+        return clip.split == "train" and int.from_bytes(code, "big") / 2**32 < share
+
+    clips = tuple(replace(clip, split="valid") if moved(clip) else clip for clip in corpus.clips)
+    count = sum(clip.split == "valid" for clip in clips)
+    kept = tuple(problem for problem in corpus.problems if "split 'valid'" not in problem.kind)
+    told = Problem("note", "training clips held back for validation", count)
+    return replace(corpus, clips=clips, problems=(*kept, told))
+
+
 def _check_sentences(clips: Iterable[Clip], ledger: Ledger) -> None:
     """A long sentence heard in training and again in test makes text look better than it is."""
     said: dict[str, set[str]] = defaultdict(set)

@@ -1,0 +1,47 @@
+"""Starting the dashboard from the command line: what was asked for becomes a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import websockets  # noqa: F401 - uvicorn needs it only when it starts, too late to say so
+
+from clients.dashboard import DashboardError
+from clients.dashboard.access import is_loopback, new_token
+from clients.dashboard.capture import CaptureRefusedError, open_desk
+from clients.dashboard.server import Options, serve
+from engine.wire.fields import WireError
+
+
+def launch(
+    scores: str,
+    host: str,
+    port: int,
+    keys_dir: Path | None,
+    ingest: str | None,
+    capture: bool | None,
+    names: Iterable[str],
+    config: Path | None,
+) -> str | None:
+    """Run until interrupted; returns one line where it could not be run.
+
+    Away from loopback a token is asked for, and a browser may capture only where that was said.
+    """
+    local = is_loopback(host)
+    options = Options(
+        scores,
+        host,
+        port,
+        None if local else new_token(),
+        frozenset(name.lower() for name in names),
+        keys_dir,
+    )
+    try:
+        wanted = local if capture is None else capture
+        serve(options, open_desk(ingest, keys_dir, config) if wanted else None)
+    except (DashboardError, WireError, CaptureRefusedError) as error:
+        return str(error)
+    except KeyboardInterrupt:
+        pass
+    return None

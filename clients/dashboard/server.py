@@ -1,0 +1,329 @@
+"""The server: pages, the websocket of scores, the websocket of a browser's own capture."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from clients.dashboard import DashboardError
+from clients.dashboard.access import COOKIE, Access, Visit
+from clients.dashboard.bridge import MAX_VIEWERS, Bridge
+from clients.dashboard.capture import CaptureDesk, CaptureRefusedError, CaptureSession, Hello
+from clients.dashboard.packets import MAX_PACKET
+from engine.wire.clock import now_ns
+from engine.wire.fields import WireError
+
+STATIC = Path(__file__).with_name("static")
+BATCH_S = 0.05
+"""Shortest time between two messages to a browser."""
+SEND_TIMEOUT_S = 30.0
+SEND_BUFFER = 128 * 1024
+"""Of the kernel, per browser: what waits there is old by the time that it is read."""
+HELLO_TIMEOUT_S = 10.0
+TELL_PERIOD_S = 1.0
+SHUTDOWN_S = 2
+POLICY, TRY_LATER = 1008, 1013
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; worker-src 'self'; media-src 'self' blob:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=()",
+    "cache-control": "no-cache",
+}
+REFUSALS = {
+    "wrong_host": (403, "This address is not one of the dashboard's own names."),
+    "wrong_origin": (403, "Websockets are for the dashboard's own page only."),
+    "no_token": (401, "Open the address that the dashboard printed when it was started."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a dashboard is run."""
+
+    scores: str
+    host: str
+    port: int
+    """0 takes one that is free."""
+    token: str | None
+    names: frozenset[str] = frozenset()
+    keys_dir: Path | None = None
+
+
+class Guard:
+    """ASGI middleware: judges every request and sets the security headers."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        visit = _visit(scope)
+        verdict = self._access.judge(visit, scope["type"] == "websocket")
+        if verdict == "allowed":
+            if scope["type"] == "http":
+                send = _with_headers(send)
+                if self._access.brings_token(visit):
+                    await self._remember(scope, receive, send)
+                    return
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": POLICY})
+        else:
+            status, text = REFUSALS[verdict]
+            await PlainTextResponse(text, status)(scope, receive, _with_headers(send))
+
+    async def _remember(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Move the token from the address, where histories keep it, into a cookie."""
+        response = RedirectResponse(scope["path"], 303)
+        assert self._access.token is not None
+        response.set_cookie(COOKIE, self._access.token, httponly=True, samesite="lax")
+        await response(scope, receive, send)
+
+
+def _visit(scope: Scope) -> Visit:
+    headers = Headers(scope=scope)
+    token = Request({**scope, "type": "http"}).query_params.get("token")
+    return Visit(headers.get("host"), headers.get("origin"), headers.get("cookie"), token)
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(HEADERS)
+        await send(message)
+
+    return sending
+
+
+def make_app(
+    bridge: Bridge,
+    access: Access,
+    desk: CaptureDesk | None,
+    failed: Callable[[BaseException], None],
+) -> Starlette:
+    """Build the application; ``failed`` hears of an end of the bridge. No desk: no capture."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(bridge.run())
+        task.add_done_callback(lambda t: None if t.cancelled() else _pass_on(t, failed))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def page(request: Request) -> FileResponse:
+        name = "about.html" if request.url.path == "/about" else "index.html"
+        return FileResponse(STATIC / name)
+
+    async def options(request: Request) -> JSONResponse:
+        return JSONResponse({"capture": desk is not None, "scores": bridge.board.endpoint})
+
+    async def scores(websocket: WebSocket) -> None:
+        await serve_scores(websocket, bridge)
+
+    async def capture(websocket: WebSocket) -> None:
+        await serve_capture(websocket, bridge, desk)
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/about", page),
+            Route("/options", options),
+            WebSocketRoute("/scores", scores),
+            WebSocketRoute("/capture", capture),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(Guard, access=access)],
+        lifespan=lifespan,
+    )
+
+
+async def serve_scores(websocket: WebSocket, bridge: Bridge) -> None:
+    """Send a browser the history, then whatever comes, at its own pace."""
+    await websocket.accept()
+    if bridge.viewers >= MAX_VIEWERS:
+        await websocket.close(TRY_LATER)
+        return
+
+    async def sending() -> None:
+        with bridge.viewer() as (frames, mailbox):
+            for frame in frames:
+                await asyncio.wait_for(websocket.send_bytes(frame), SEND_TIMEOUT_S)
+            del frames
+            while True:
+                news = await mailbox.take()
+                await asyncio.wait_for(websocket.send_text(news), SEND_TIMEOUT_S)
+                await asyncio.sleep(BATCH_S)
+
+    await _first_of(sending(), _until_gone(websocket))
+
+
+async def serve_capture(websocket: WebSocket, bridge: Bridge, desk: CaptureDesk | None) -> None:
+    """Take a browser's sound and pictures until it leaves or is refused."""
+    await websocket.accept()
+    session: CaptureSession | None = None
+    try:
+        if desk is None:
+            raise CaptureRefusedError("capture from browsers is switched off on this dashboard")
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            hello = Hello.read(json.loads(await websocket.receive_text()))
+        session = desk.open(hello, lambda: bridge.board.running(now_ns()))
+        session.start()
+        await websocket.send_json({"kind": "accepted", "stream": hello.stream})
+        await _first_of(
+            _take_packets(websocket, session), session.watch(), _tell(websocket, session)
+        )
+    except (CaptureRefusedError, WireError) as refusal:
+        await _refuse(websocket, str(refusal))
+    except TimeoutError:
+        await _refuse(websocket, f"expected a greeting within {HELLO_TIMEOUT_S:g} s")
+    except (ValueError, KeyError, RecursionError):
+        await _refuse(websocket, "expected a greeting in JSON")
+    except (WebSocketDisconnect, RuntimeError):
+        pass  # the browser left; Starlette says RuntimeError where that comes in between
+    finally:
+        if session is not None and desk is not None:
+            desk.release(session)
+
+
+async def _take_packets(websocket: WebSocket, session: CaptureSession) -> None:
+    while True:
+        message: MutableMapping[str, Any] = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes")
+        if data is None:
+            session.fault("text where a binary packet was expected")
+        else:
+            session.take(data, now_ns())
+
+
+async def _tell(websocket: WebSocket, session: CaptureSession) -> None:
+    while True:
+        await asyncio.sleep(TELL_PERIOD_S)
+        await websocket.send_json({"kind": "report", **session.tell()})
+
+
+async def _refuse(websocket: WebSocket, reason: str) -> None:
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        await websocket.send_json({"kind": "refused", "reason": reason})
+        await websocket.close(POLICY)
+
+
+async def _until_gone(websocket: WebSocket) -> None:
+    """Read and drop what a browser says, until it leaves."""
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def _first_of(*jobs: Any) -> None:
+    """Run jobs until the first ends, and end the others; a browser's leaving is no error.
+
+    Raises:
+        CaptureRefusedError, WireError: what a job raised.
+    """
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    for end in ends:
+        leaving = (WebSocketDisconnect, RuntimeError, TimeoutError, asyncio.CancelledError)
+        if isinstance(end, BaseException) and not isinstance(end, leaving):
+            raise end
+
+
+def _pass_on(task: asyncio.Task[None], failed: Callable[[BaseException], None]) -> None:
+    error = task.exception()
+    if error is not None:
+        failed(error)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the server's socket.
+
+    Raises:
+        DashboardError: the address is in use, or none of this computer's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        return listening
+    except OSError as error:
+        raise DashboardError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def address_of(listening: socket.socket, options: Options) -> str:
+    """What to open in a browser, the token included."""
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(
+        options.host, options.host
+    )
+    shown = f"[{host}]" if ":" in host else host
+    query = "" if options.token is None else f"?token={options.token}"
+    return f"http://{shown}:{listening.getsockname()[1]}/{query}"
+
+
+def serve(options: Options, desk: CaptureDesk | None) -> None:
+    """Serve until interrupted; the address is printed on standard error.
+
+    Raises:
+        DashboardError: the address cannot be had.
+        WireError: the engine's endpoint or the keys are unusable, or were refused.
+    """
+    bridge = Bridge(options.scores, options.keys_dir)
+    failures: list[BaseException] = []
+
+    def failed(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = make_app(bridge, Access(options.host, options.token, options.names), desk, failed)
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=MAX_PACKET,
+        ws_per_message_deflate=False,
+        log_level="warning",
+        access_log=False,  # it would write the token down
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    server = uvicorn.Server(config)
+    with listen(options.host, options.port) as listening:
+        print(f"dashboard: {address_of(listening, options)}", file=sys.stderr, flush=True)
+        server.run(sockets=[listening])
+    if failures:
+        raise failures[0]

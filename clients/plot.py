@@ -1,0 +1,286 @@
+"""Plots of a recording: a PNG, or one self-contained HTML page with the plot and a table.
+
+Per stream three panels on one axis of time: valence with its 90 % band, the modalities' weights,
+and what was heard and seen. Where there was no valence nothing is drawn but a grey ground.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.record import RecordError
+from clients.sessions import Session, sessions, summary
+from engine.wire.messages import VALENCE_RANGE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from clients.reading import RecordingFile
+
+TEMPLATES = Path(__file__).parent / "templates"
+EXTRA = 'plots need matplotlib and jinja2: pip install "undertone[plot]"'
+DPI = 150
+MAX_STREAMS = 8
+MAX_POINTS = 1_000
+"""Of a curve: a recording with more than twice as many scores is drawn by bins of time."""
+TICKS_S = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+MAX_TICKS = 10
+LETTER = 0.007
+"""Width of a mark's letter as a share of the axis."""
+VALENCE, GROUND, MARK, LOST, DROPPED = "#1f5fa8", "#e9e9ec", "#7a3e9d", "#c62828", "#e08a00"
+# Apart for the colour-blind (Okabe and Ito), and by lightness in a grey print.
+WEIGHTS = (("audio", "#0072b2"), ("text", "#e8c53a"), ("video", "#009e73"))
+STATES = (("speech", "#0072b2"), ("face", "#009e73"))
+
+
+def plot(recording: RecordingFile, out: Path) -> Path:
+    """Draw a recording into ``out``, by its suffix .png or .html.
+
+    Raises:
+        RecordError: an empty or damaged recording, another suffix, no matplotlib.
+    """
+    if out.suffix not in (".png", ".html"):
+        raise RecordError(f"{out}: expected a name that ends in .png or .html")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise RecordError(EXTRA) from None
+    found = sessions(recording.rows())
+    if not found:
+        raise RecordError(f"{recording.path}: no scores in it")
+    figure = draw(found, recording.path.name)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=DPI)
+    content = picture.getvalue()
+    if out.suffix == ".html":
+        content = _page(recording, found, picture.getvalue()).encode()
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise RecordError(f"{out}: cannot be written: {error.strerror}") from None
+    return out
+
+
+def draw(found: list[Session], title: str) -> Figure:
+    """Draw the first ``MAX_STREAMS`` streams."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    shown = found[:MAX_STREAMS]
+    heights = [3.0, 1.0, 0.5] * len(shown)
+    layout = ConstrainedLayoutEngine(hspace=0.02, h_pad=0.04)
+    figure = Figure(figsize=(12, 0.8 + 4.1 * len(shown)), layout=layout)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    end_s = max(float(session.t_s[-1]) for session in shown)
+    for index, session in enumerate(shown):
+        panels = axes[3 * index : 3 * index + 3]
+        bin_s = end_s / MAX_POINTS if len(session.rows) > 2 * MAX_POINTS else None
+        _valence(panels[0], session, bin_s, end_s)
+        _weights(panels[1], session, bin_s)
+        _states(panels[2], session)
+        for panel in panels:
+            _ground(panel, session)
+            panel.spines[["top", "right"]].set_visible(False)
+    figure.align_ylabels(axes)
+    axes[0].set_xlim(0, max(end_s, 1.0))
+    unit = _time_axis(axes[-1], end_s)
+    axes[-1].set_xlabel(f"time after the first score ({unit})")
+    start = datetime.fromtimestamp(min(s.rows[0].received_unix_s for s in found), UTC)
+    more = f"   (the first {MAX_STREAMS} of {len(found)} streams)" if found != shown else ""
+    heading = f"{_literal(title)}   {start:%Y-%m-%d %H:%M:%S} UTC{more}"
+    figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
+    if not all(row.trained for session in shown for row in session.rows):
+        figure.text(
+            0.99, 0.995, "UNTRAINED: random weights, these numbers mean nothing",
+            color="white", backgroundcolor=LOST, fontsize=9, weight="bold", ha="right", va="top",
+        )  # fmt: skip
+    return figure
+
+
+def _valence(axes: Axes, session: Session, bin_s: float | None, end_s: float) -> None:
+    low, high = VALENCE_RANGE
+    axes.axhline(0, color="#888", linewidth=0.8)
+    (t_s, valence), (_, lower), (_, upper), (_, window) = (
+        _curve(session, name, bin_s) for name in ("valence", "low", "high", "valence_window")
+    )
+    axes.fill_between(t_s, lower, upper, color=VALENCE, alpha=0.2, linewidth=0, label="90 %")
+    label = "valence"
+    if bin_s is not None:
+        binned = session.binned("valence", bin_s)
+        axes.fill_between(
+            t_s, binned.low, binned.high, color=VALENCE, alpha=0.35, linewidth=0,
+            label=f"lowest to highest of {bin_s:.3g} s",
+        )  # fmt: skip
+        label = f"valence, mean of {bin_s:.3g} s"
+    axes.plot(t_s, valence, color=VALENCE, linewidth=1.8 if bin_s is None else 1.0, label=label)
+    if bin_s is None:
+        axes.plot(
+            t_s, window, ".", color="#111", markersize=3, alpha=0.5, label="window alone"
+        )  # fmt: skip
+    # A single value between two gaps makes no line: a dot shows it.
+    alone = np.isfinite(valence) & ~np.isfinite(np.roll(valence, 1))
+    alone &= ~np.isfinite(np.roll(valence, -1))
+    axes.plot(t_s[alone], valence[alone], "o", color=VALENCE, markersize=3)
+    axes.set_ylim(low - 0.1, high + 0.1)
+    axes.set_yticks(range(int(low), int(high) + 1))
+    axes.set_ylabel("valence")
+    axes.set_title(_literal(session.stream), loc="left", fontsize=11, weight="bold", pad=10)
+    _marks(axes, session, end_s)
+    for kind, colour, marker in (("lost", LOST, "x"), ("dropped", DROPPED, "v")):
+        losses = [loss for loss in session.losses if loss.kind == kind]
+        count = sum(loss.count for loss in losses)
+        where = "on the way" if kind == "lost" else "by the engine"
+        if losses:
+            axes.plot(
+                [loss.t_s for loss in losses], [low + 0.1] * len(losses), marker, color=colour,
+                markersize=5, clip_on=False, label=f"{count} {kind} {where}",
+            )  # fmt: skip
+    _legend(axes)
+
+
+def _marks(axes: Axes, session: Session, end_s: float) -> None:
+    """A line per mark; a label where there is room for one, in two rows."""
+    free_s = [-1.0, -1.0]
+    for time_s, row in zip(session.t_s, session.rows, strict=True):
+        if row.mark is None:
+            continue
+        axes.axvline(time_s, color=MARK, linewidth=1, linestyle="--")
+        line = next((line for line in (0, 1) if free_s[line] <= time_s), None)
+        if line is None:
+            continue
+        label = _printable(row.mark)
+        label = label if len(label) <= 24 else label[:23] + "…"
+        width_s = LETTER * (len(label) + 2) * end_s
+        free_s[line] = time_s + width_s
+        fits = free_s[line] <= end_s  # else it stands before its line
+        axes.annotate(
+            _literal(label), (time_s, 1), xycoords=("data", "axes fraction"),
+            xytext=(3 if fits else -3, -3 - 11 * line), textcoords="offset points",
+            ha="left" if fits else "right", va="top", color=MARK, fontsize=8,
+        )  # fmt: skip
+
+
+def _weights(axes: Axes, session: Session, bin_s: float | None) -> None:
+    curves = [_curve(session, f"{name}_weight", bin_s) for name, _ in WEIGHTS]
+    weights = np.nan_to_num(np.stack([values for _, values in curves]))
+    names, colours = zip(*WEIGHTS, strict=True)
+    axes.stackplot(
+        curves[0][0], weights, labels=names, colors=colours, alpha=0.75, linewidth=0, step="pre"
+    )
+    axes.set_ylim(0, 1)
+    axes.set_yticks((0, 0.5, 1), ("0", "", "100 %"))
+    axes.set_ylabel("weight")
+    _legend(axes)
+
+
+def _curve(
+    session: Session, name: str, bin_s: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if bin_s is None:
+        return session.curve(name)
+    binned = session.binned(name, bin_s)
+    return binned.t_s, binned.mean
+
+
+def _states(axes: Axes, session: Session) -> None:
+    on = ([row.speaking for row in session.rows], [row.faces > 0 for row in session.rows])
+    ends = (session.t_s, np.array([row.faces > 1 for row in session.rows]))
+    for level, ((_, colour), flags) in enumerate(zip(STATES, on, strict=True)):
+        spans = list(_spans(session, np.array(flags)))
+        axes.broken_barh(spans, (level + 0.15, 0.7), color=colour, linewidth=0, alpha=0.85)
+    several = list(_spans(session, ends[1]))
+    if several:
+        axes.broken_barh(several, (1.15, 0.7), color="#004d38", linewidth=0, label="several faces")
+        _legend(axes)
+    axes.set_ylim(0, len(STATES))
+    axes.set_yticks((0.5, 1.5), [name for name, _ in STATES])
+    axes.tick_params(axis="y", length=0)
+
+
+def _ground(axes: Axes, session: Session) -> None:
+    """Grey where the engine gave no valence: nothing to see is not a neutral face."""
+    nil = np.array([row.valence is None for row in session.rows])
+    for start_s, length_s in _spans(session, nil):
+        axes.axvspan(start_s, start_s + length_s, color=GROUND, zorder=0, linewidth=0)
+
+
+def _spans(session: Session, flags: NDArray[np.bool_]) -> Iterator[tuple[float, float]]:
+    """(start, length) in seconds of every run of true; a score speaks for the step before it."""
+    t_s, pauses = session.t_s, set(session.pauses().tolist())
+    start: float | None = None
+    for index, flag in enumerate(flags):
+        if start is not None and (not flag or index in pauses):
+            yield start, float(t_s[index - 1]) - start
+            start = None
+        if flag and start is None:
+            start = float(t_s[index]) - session.step_s
+    if start is not None:
+        yield start, float(t_s[-1]) - start
+
+
+def _time_axis(axes: Axes, end_s: float) -> str:
+    """Label the axis in seconds, minutes or hours; return which."""
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+    if end_s < 120:
+        return "s"
+    fits = (step_s for step_s in TICKS_S if end_s / step_s <= MAX_TICKS)
+    axes.xaxis.set_major_locator(MultipleLocator(next(fits, end_s / MAX_TICKS)))
+
+    def clock(seconds: float, _: Any) -> str:
+        whole = round(seconds)
+        hours, minutes = whole // 3600, whole // 60 % 60
+        return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+    axes.xaxis.set_major_formatter(FuncFormatter(clock))
+    return "h:min:s" if end_s >= 3600 else "min:s"
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False, borderaxespad=0.3
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _literal(text: str) -> str:
+    """A text in which no dollar starts matplotlib's mathematics."""
+    return _printable(text).replace("$", r"\$")
+
+
+def _page(recording: RecordingFile, found: list[Session], picture: bytes) -> str:
+    try:
+        import jinja2
+    except ImportError:
+        raise RecordError(EXTRA) from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("recording.html").render(
+        name=recording.path.name,
+        notes=recording.notes,
+        summaries=[summary(session) for session in found],
+        marks=list(_all_marks(found)),
+        picture=base64.b64encode(picture).decode(),
+        left_out=max(0, len(found) - MAX_STREAMS),
+        start=datetime.fromtimestamp(min(s.rows[0].received_unix_s for s in found), UTC),
+    )
+
+
+def _all_marks(found: Iterable[Session]) -> Iterator[tuple[float, str, str]]:
+    for session in found:
+        for time_s, row in zip(session.t_s, session.rows, strict=True):
+            if row.mark is not None:
+                yield float(time_s), session.stream, row.mark

@@ -1,0 +1,57 @@
+"""The recorder: scores of a subscriber into a recording, until it is told to end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from clients.record import Recording
+from clients.rows import row_of
+from clients.subscriber import Subscriber
+from engine.wire.messages import Score
+
+POLL_MS = 100
+
+
+def run(
+    subscriber: Subscriber,
+    recording: Recording,
+    seconds: float | None,
+    stopped: Callable[[], bool],
+) -> int:
+    """Record for ``seconds`` (None: for ever) or until ``stopped``; return how many scores.
+
+    Raises:
+        OSError: the disk is full or gone.
+        WireError: the engine refused this client's key.
+    """
+    count = 0
+    end_s = None if seconds is None else time.monotonic() + seconds
+    over = False
+    while not over:
+        # Looked at before the last poll: what has arrived by the end is still recorded.
+        over = stopped() or (end_s is not None and time.monotonic() >= end_s)
+        for event in subscriber.poll(POLL_MS):
+            if isinstance(event, Score):
+                recording.write(row_of(event))
+                count += 1
+        recording.tick()
+    return count
+
+
+@contextmanager
+def stop_flag() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a flag: an exception could fall between two halves of a write.
+
+    Outside, and so while files are joined at the end, Ctrl-C interrupts as always.
+    """
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {n: signal.signal(n, lambda number, _: caught.append(number)) for n in numbers}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

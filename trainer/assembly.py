@@ -1,0 +1,387 @@
+"""Assembly: a recipe's extractors, its model, and the parts of its bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models import bundle as bundles
+from models import low_rank
+from models.bundle import Bundle
+from models.encoders.embedded import FaceEncoder, VoiceEncoder
+from models.encoders.specs import face_spec, student_spec, voice_spec
+from models.encoders.transformers_speech import SpeechEncoder, speech_spec
+from models.encoders.transformers_vision import VisionEncoder, vision_spec
+from models.export import Parts
+from models.modules import load_modules
+from models.network import SentimentNetwork
+from models.pretrained import load
+from models.spec import (
+    ImageEncoderSpec,
+    NetworkSpec,
+    SequenceEncoderSpec,
+    TextEncoderSpec,
+)
+from models.text_encoders import TextEncoder, TunableTextEncoder
+from models.text_simulation.llm import LlmSettings, LlmTextSimulation
+from models.text_simulation.student import StudentTextSimulation
+from trainer.corpus import Corpus, Features
+from trainer.features.extraction import existing_store
+from trainer.features.extractors import (
+    CropExtractor,
+    Extractor,
+    FeatureExtractor,
+    ImageFrameExtractor,
+    LlmExtractor,
+    MelExtractor,
+    MelSource,
+    StudentExtractor,
+    TextFrameExtractor,
+    TokenExtractor,
+    VoiceFrameExtractor,
+)
+from trainer.features.media import MediaReader
+from trainer.features.store import FeatureError
+from trainer.model import SentimentModel
+from trainer.recipe import STAGE, EncoderChoice, Recipe
+from trainer.samples import FrameShapes
+
+ADAPTER = "text_adapter.safetensors"
+
+
+class AssemblyError(Exception):
+    """A recipe whose parts cannot be put together; one line."""
+
+
+@dataclass(eq=False)
+class Assembly:
+    """Everything that a recipe says of encoders, looked up once.
+
+    Args:
+        recipe: resolved.
+        corpus: read for the width of its own features.
+        stages: bundle of each stage by name.
+        features: root of the feature stores, where an earlier run may have left log-mel.
+    """
+
+    recipe: Recipe
+    corpus: Corpus
+    stages: Mapping[str, Path]
+    features: Path
+    extractors: list[Extractor] = field(default_factory=list)
+    audio_spec: SequenceEncoderSpec | None = None
+    simulation_spec: SequenceEncoderSpec | None = None
+    video_spec: ImageEncoderSpec | None = None
+    text_spec: TextEncoderSpec | None = None
+    voice: VoiceEncoder | None = None
+    """Frozen modules out of other bundles, to go into this one."""
+    student: StudentTextSimulation | None = None
+    face: FaceEncoder | None = None
+    adapter: Path | None = None
+
+    def __post_init__(self) -> None:
+        self._reader = MediaReader()
+        self._opened: dict[str, Bundle] = {}
+        mel = MelExtractor(self._reader)
+        self._mel = MelSource(mel, existing_store(self.features, mel))
+        encoders = self.recipe.encoders
+        for modality, add in (
+            ("audio", self._add_audio),
+            ("text", self._add_text),
+            ("video", self._add_video),
+        ):
+            choice: EncoderChoice = getattr(encoders, modality)
+            if choice.kind != "none" and modality in self.corpus.modalities:
+                add(choice)
+        if "audio" in self.corpus.modalities:
+            self._add_simulation()
+        if not self.extractors:
+            raise AssemblyError(
+                f"{self.corpus.name}: has {', '.join(self.corpus.modalities)}; the recipe "
+                f"{self.recipe.name!r} uses {', '.join(encoders.used) or 'nothing'}"
+            )
+
+    @property
+    def shapes(self) -> FrameShapes:
+        """Shape of one stored frame per modality."""
+        known = {extractor.name: extractor.shape for extractor in self.extractors}
+        simulated = (student_spec().dim,) if self.simulates else (1,)
+        text = known.get("text", known.get("simulated_text", simulated))
+        return FrameShapes(known.get("audio", (1,)), text, known.get("video", (1,)))
+
+    @property
+    def simulates(self) -> bool:
+        """Audio becomes simulated text."""
+        names = {extractor.name for extractor in self.extractors}
+        return "simulated_text" in names or (
+            self.recipe.encoders.text_simulation.kind == "student" and "audio" in names
+        )
+
+    def model(self) -> SentimentModel:
+        """A fresh model, in the state of torch's generator."""
+        encoders, shapes = self.recipe.encoders, self.shapes
+        names = {extractor.name for extractor in self.extractors}
+        voice = face = student = text = None
+        if encoders.audio.kind == "embedded" and "audio" in names:
+            voice = VoiceEncoder(self.audio_spec or voice_spec())
+        if encoders.video.kind == "embedded" and "video" in names:
+            face = FaceEncoder(self.video_spec or face_spec())
+            face.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if encoders.text.rank and self.text_spec is not None:
+            text = TunableTextEncoder(self.text_spec, encoders.text.rank)
+        audio_dim = self.audio_spec.dim if self.audio_spec else shapes.audio[0]
+        text_dim = self.text_spec.dim if self.text_spec else shapes.text[0]
+        if encoders.text_simulation.kind == "student" and "audio" in names:
+            student = StudentTextSimulation(student_spec(dim=text_dim), audio_dim)
+        video_dim = self.video_spec.dim if self.video_spec else shapes.video[0]
+        options = self.recipe.network.model_dump()
+        spec_of_network = NetworkSpec(
+            audio_dim=audio_dim, text_dim=text_dim, video_dim=video_dim, **options
+        )
+        return SentimentModel(
+            SentimentNetwork(spec_of_network),
+            voice,
+            face,
+            student,
+            text,
+            self.recipe.augmentation,
+            self.recipe.training.mixed_precision,
+        )
+
+    def parts(self, model: SentimentModel, scratch: Path) -> tuple[Parts, dict[str, Path]]:
+        """What goes into the bundle, and the other files that go with it.
+
+        Args:
+            model: with the chosen weights.
+            scratch: where such files may be written.
+        """
+        extra: dict[str, Path] = {}
+        text_spec = self.text_spec
+        if model.text_encoder is not None and text_spec is not None:
+            from safetensors.torch import save_file
+
+            save_file(low_rank.updates(model.text_encoder.model), scratch / ADAPTER)
+            text_spec = text_spec.model_copy(update={"adapter": ADAPTER})
+            extra[ADAPTER] = scratch / ADAPTER
+        elif self.adapter is not None:
+            extra[ADAPTER] = self.adapter
+        parts = Parts(
+            network=model.network.cpu(),
+            audio_encoder=model.audio_encoder or self.voice,
+            text_simulation=model.text_simulation or self.student,
+            video_encoder=model.video_encoder or self.face,
+            text_encoder=text_spec,
+            audio_spec=self.audio_spec,
+            text_simulation_spec=self.simulation_spec,
+            video_spec=self.video_spec,
+        )
+        return parts, extra
+
+    def _add_audio(self, choice: EncoderChoice) -> None:
+        if choice.kind == "features":
+            self.extractors.append(FeatureExtractor("audio", self._feature_dim("audio")))
+            return
+        if choice.kind == "embedded":
+            self.audio_spec = voice_spec()
+            self.extractors.append(MelExtractor(self._reader))
+            return
+        if choice.kind == "transformers":
+            self.audio_spec = spec = speech_spec(_source(choice), choice.layer)
+            encoder: nn.Module = SpeechEncoder(spec)
+            identity = f"speech/{spec.source}/{spec.layer}/1"
+        else:
+            bundle = self._open(choice.source)
+            module = load_modules(bundle).get("audio_encoder")
+            spec_there = bundle.config.audio_encoder
+            if not isinstance(module, VoiceEncoder) or spec_there is None:
+                raise AssemblyError(f"{bundle.directory}: has no voice encoder")
+            self.audio_spec = spec = spec_there
+            self.voice, encoder = module, module
+            identity = f"voice/{bundle.config.name}/{_digest(module)}"
+        self.extractors.append(
+            VoiceFrameExtractor(self._mel, self._reader, encoder, spec, identity)
+        )
+
+    def _add_text(self, choice: EncoderChoice) -> None:
+        if choice.kind == "features":
+            self.extractors.append(FeatureExtractor("text", self._feature_dim("text")))
+            return
+        if choice.kind == "transformers":
+            source = _source(choice)
+            dim = TextEncoder.width(source)
+            (config,) = load(source, "AutoConfig")
+            causal = any("CausalLM" in name for name in config.architectures or ())
+            self.text_spec = spec = TextEncoderSpec(
+                source=source,
+                layer=choice.layer,
+                dim=dim,
+                model="causal" if causal else "encoder",
+            )
+            if choice.rank:
+                (tokenizer,) = load(source, "AutoTokenizer")
+                self.extractors.append(TokenExtractor(tokenizer, source))
+                return
+            encoder, identity = TextEncoder(spec), f"text/{source}/{choice.layer}/1"
+        else:
+            bundle = self._open(choice.source)
+            if bundle.config.text_encoder is None:
+                raise AssemblyError(f"{bundle.directory}: has no text encoder")
+            self.text_spec = spec = bundle.config.text_encoder
+            encoder = TextEncoder(spec, folder=bundle.directory)
+            identity = f"text/{spec.source}/{spec.layer}/1"
+            if spec.adapter is not None:
+                self.adapter = bundle.directory / spec.adapter
+                identity = f"tuned-text/{bundles.digest(self.adapter)}/{spec.source}/{spec.layer}"
+        self.extractors.append(TextFrameExtractor(encoder, identity))
+
+    def _add_video(self, choice: EncoderChoice) -> None:
+        if choice.kind == "features":
+            self.extractors.append(FeatureExtractor("video", self._feature_dim("video")))
+            return
+        if choice.kind == "embedded":
+            self.video_spec = face_spec()
+            self.extractors.append(CropExtractor(self._reader, self.video_spec))
+            return
+        if choice.kind == "transformers":
+            layer = None if choice.layer == -1 else choice.layer
+            self.video_spec = spec = vision_spec(_source(choice), layer)
+            encoder: nn.Module = VisionEncoder(spec)
+            identity = f"vision/{spec.source}/{spec.layer}/1"
+        else:
+            bundle = self._open(choice.source)
+            module = load_modules(bundle).get("video_encoder")
+            spec_there = bundle.config.video_encoder
+            if not isinstance(module, FaceEncoder) or spec_there is None:
+                raise AssemblyError(f"{bundle.directory}: has no face encoder")
+            self.video_spec = spec = spec_there
+            self.face, encoder = module, module
+            identity = f"face/{bundle.config.name}/{_digest(module)}"
+        crops = CropExtractor(self._reader, spec)
+        self.extractors.append(ImageFrameExtractor(crops, encoder, spec.dim, identity))
+
+    def _add_simulation(self) -> None:
+        choice = self.recipe.encoders.text_simulation
+        if choice.kind == "bundle":
+            bundle = self._open(choice.source)
+            modules, config = load_modules(bundle), bundle.config
+            voice, student = modules.get("audio_encoder"), modules.get("text_simulation")
+            specs = (config.audio_encoder, config.text_simulation)
+            if not isinstance(student, StudentTextSimulation) or voice is None:
+                raise AssemblyError(f"{bundle.directory}: has no student text simulation")
+            assert specs[0] is not None
+            assert specs[1] is not None
+            self.student, self.simulation_spec = student, specs[1]
+            identity = f"student/{config.name}/{_digest(voice)}/{_digest(student)}"
+            behind = VoiceFrameExtractor(self._mel, self._reader, voice, specs[0], "behind it")
+            for extractor in self.extractors:
+                if isinstance(extractor, VoiceFrameExtractor) and self._is_of(extractor, voice):
+                    behind = extractor  # its frames of the clip in hand are at hand
+            self.extractors.append(StudentExtractor(behind, student, specs[1], identity))
+        elif choice.kind == "llm":
+            settings = LlmSettings(
+                speech=str(choice.speech),
+                language_model=str(choice.source),
+                adapter=None if choice.adapter is None else Path(choice.adapter),
+                layer=choice.layer,
+            )
+            if settings.adapter is None:
+                raise AssemblyError(
+                    "encoders.text_simulation.adapter: expected the adapter's weights (.pt or "
+                    ".safetensors); without them the language model hears noise"
+                )
+            identity = (
+                f"llm/{settings.speech}/{settings.language_model}/{settings.layer}/"
+                f"{bundles.digest(settings.adapter)}"
+            )
+            self.extractors.append(
+                LlmExtractor(self._reader, LlmTextSimulation(settings), identity)
+            )
+
+    @staticmethod
+    def _is_of(extractor: VoiceFrameExtractor, voice: nn.Module) -> bool:
+        """Whether an extractor's encoder has the weights of ``voice``."""
+        return extractor.identity.endswith(_digest(voice))
+
+    def _open(self, source: str | None) -> Bundle:
+        name = str(source)
+        if name not in self._opened:
+            path: str | Path = name
+            if name.startswith(STAGE):
+                stage = name.removeprefix(STAGE)
+                if stage not in self.stages:
+                    known = ", ".join(self.stages) or "none"
+                    raise AssemblyError(
+                        f"{name!r}: expected a trained stage ({known}); this recipe is a stage "
+                        "of another one: train that, or set the encoder's source to a bundle"
+                    )
+                path = self.stages[stage]
+            self._opened[name] = bundles.open(path)
+        return self._opened[name]
+
+    def _feature_dim(self, modality: str) -> int:
+        for clip in self.corpus.clips:
+            source = getattr(clip, modality)
+            if isinstance(source, Features):
+                return int(source.read()[0].shape[1])
+        raise FeatureError(
+            f"{self.corpus.name}: {modality}: encoders.{modality}.kind is 'features', but the "
+            f"corpus brings none: expected 'embedded', 'transformers' or 'none'"
+        )
+
+
+def usable(corpus: Corpus, recipe: Recipe, only: Sequence[str] = ()) -> Corpus:
+    """The corpus reduced to what a recipe can use.
+
+    Args:
+        corpus: one, or several merged.
+        recipe: whose encoders say which modalities count.
+        only: names of corpora to keep; all if empty.
+
+    Raises:
+        AssemblyError: no such corpus, or nothing is left.
+    """
+    names = tuple(dict.fromkeys(clip.corpus for clip in corpus.clips))
+    missing = [name for name in only if name not in names]
+    if missing:
+        raise AssemblyError(
+            f"recipe {recipe.name!r}: expected the corpora {', '.join(only)}, got "
+            f"{', '.join(names)}: give --corpus for {', '.join(missing)}"
+        )
+    unknown = sorted(set(recipe.weights) - set(names))
+    if unknown and not recipe.stages:
+        raise AssemblyError(
+            f"recipe {recipe.name!r}: weights: no corpus {', '.join(unknown)}, only "
+            f"{', '.join(names)}"
+        )
+    used = set(recipe.encoders.used)
+    if recipe.encoders.text_simulation.kind != "none":
+        used.add("audio")
+    clips = tuple(
+        replace(clip, weight=clip.weight * recipe.weights.get(clip.corpus, 1.0))
+        for clip in corpus.clips
+        if (not only or clip.corpus in only) and used & set(clip.modalities)
+    )
+    if not clips:
+        raise AssemblyError(
+            f"{corpus.name}: no clip has any of {', '.join(sorted(used)) or 'nothing'}, which "
+            f"recipe {recipe.name!r} uses"
+        )
+    return replace(corpus, clips=clips)
+
+
+def _source(choice: EncoderChoice) -> str:
+    assert choice.source is not None  # the recipe's own check
+    return choice.source
+
+
+def _digest(module: torch.nn.Module) -> str:
+    state = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return state.hexdigest()[:16]

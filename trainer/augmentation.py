@@ -1,0 +1,192 @@
+"""Augmentation of what the embedded encoders take: other rooms and microphones, other cuts.
+
+Works on whole batches on the training device, anew in every epoch, and draws from torch's
+generator, which the loop seeds per epoch. Sound is changed where it is stored, in the log-mel
+domain: power is additive there, so gain, filters, noise and reverberation have simple forms.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.preprocessing import FLOOR, HIGHEST_HZ, LOWEST_HZ
+
+LEVEL_DB = (-25.0, 8.0)
+TILT_DB = 8.0
+WARP = 0.18
+"""Largest relative change of the vocal tract's length."""
+SNR_DB = (3.0, 35.0)
+RT60_S = (0.1, 0.9)
+REVERB_FRAMES = 48
+MEL_RATE_HZ = 100
+
+
+class MelNoise(nn.Module):
+    """Another voice, microphone, room, noise and level for log-mel [B, N, 64]."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, mel: Tensor, mask: Tensor) -> Tensor:
+        """Change some rows; each effect is drawn by itself.
+
+        Args:
+            mel: as ``models.preprocessing.log_mel`` gives it.
+            mask: [B, N] bool, True for frames of the clip.
+        """
+        rows = len(mel)
+        mel = _where(self._draw(mel), _warp(mel, 1 + WARP * _uniform(mel, rows, -1, 1)), mel)
+        power = 10 ** (4 * mel - 4)
+        power = _where(self._draw(mel, 0.5), _reverberate(power), power)
+        power = _where(self._draw(mel), power * _microphone(power), power)
+        power = _where(self._draw(mel, 0.7), power + _noise(power, mask), power)
+        level = 10 ** (_uniform(mel, rows, *LEVEL_DB) / 10)
+        power = _where(self._draw(mel), power * level[:, None, None], power)
+        changed = (power.clamp(min=FLOOR).log10() + 4) / 4
+        return _where(self._draw(mel, 0.5), _hide_bands(changed), changed)
+
+    def _draw(self, like: Tensor, share: float = 1.0) -> Tensor:
+        return torch.rand(len(like), device=like.device) < self.probability * share
+
+
+class FaceJitter(nn.Module):
+    """What a live detector and camera do to face crops [M, C, S, S], normalised again after."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Mirror, cut otherwise, turn, light from a side, blur, cover, add grain."""
+        count, _, size, _ = crops.shape
+        changed = _cut_otherwise(crops)
+        ramp = torch.linspace(-1, 1, size, device=crops.device)
+        across = _uniform(crops, count, -0.6, 0.6)[:, None, None, None] * ramp
+        along = _uniform(crops, count, -0.6, 0.6)[:, None, None, None] * ramp[:, None]
+        changed = changed + across + along
+        bent = (
+            changed.sign()
+            * (changed.abs() + 1e-3) ** _uniform(crops, count, 0.7, 1.4)[:, None, None, None]
+        )
+        changed = _where(self._draw(crops, 0.5), bent, changed)
+        soft = F.interpolate(F.avg_pool2d(changed, 2), size=(size, size), mode="bilinear")
+        changed = _where(self._draw(crops, 0.3), soft, changed)
+        grain = torch.randn_like(changed) * _uniform(crops, count, 0, 0.25)[:, None, None, None]
+        changed = _where(self._draw(crops, 0.5), changed + grain, changed)
+        changed = _where(self._draw(crops, 0.25), _cover(changed), changed)
+        crops = _where(self._draw(crops), changed, crops)
+        mean = crops.mean((1, 2, 3), keepdim=True)
+        deviation = crops.std((1, 2, 3), keepdim=True).clamp(min=1e-2)
+        return (crops - mean) / deviation
+
+    def _draw(self, like: Tensor, share: float = 1.0) -> Tensor:
+        return torch.rand(len(like), device=like.device) < self.probability * share
+
+
+def _uniform(like: Tensor, count: int, low: float, high: float) -> Tensor:
+    return torch.empty(count, device=like.device).uniform_(low, high)
+
+
+def _where(chosen: Tensor, changed: Tensor, values: Tensor) -> Tensor:
+    return torch.where(chosen.view(-1, *[1] * (values.ndim - 1)), changed, values)
+
+
+def _warp(mel: Tensor, factor: Tensor) -> Tensor:
+    """Stretch the frequency axis, as another vocal tract or pitch would."""
+    bins = mel.shape[2]
+    lowest, highest = (2595 * math.log10(1 + f / 700) for f in (LOWEST_HZ, HIGHEST_HZ))
+    step = (highest - lowest) / (bins + 1)
+    centres = lowest + step * torch.arange(1, bins + 1, device=mel.device)
+    hz = 700 * (10 ** (centres / 2595) - 1) * factor[:, None]
+    place = ((2595 * (1 + hz / 700).log10() - lowest) / step - 1).clamp(0, bins - 1)
+    low = place.floor().long().clamp(max=bins - 2)
+    share = (place - low)[:, None, :]
+    rows = low[:, None, :].expand(-1, mel.shape[1], -1)
+    return mel.gather(2, rows) * (1 - share) + mel.gather(2, rows + 1) * share
+
+
+def _reverberate(power: Tensor) -> Tensor:
+    """Add an exponentially decaying tail of late reflections to power [B, N, 64]."""
+    rows = len(power)
+    time = torch.arange(REVERB_FRAMES, device=power.device) / MEL_RATE_HZ
+    rt60 = _uniform(power, rows, *RT60_S)[:, None]
+    tail = 10 ** (-6 * time / rt60)
+    strength = 10 ** (_uniform(power, rows, -25, -8) / 10)[:, None]
+    kernel = torch.cat([torch.ones(rows, 1, device=power.device), strength * tail[:, 1:]], dim=1)
+    padded = F.pad(power.permute(2, 0, 1), (REVERB_FRAMES - 1, 0))  # [64, B, N + K - 1]
+    smeared = F.conv1d(padded, kernel.flip(1)[:, None], groups=rows)
+    return smeared.permute(1, 2, 0)
+
+
+def _microphone(power: Tensor) -> Tensor:
+    """Smooth gains [B, 1, 64] over frequency: a tilt and two waves."""
+    rows, _, bins = power.shape
+    place = torch.linspace(-1, 1, bins, device=power.device)
+    curve = _uniform(power, rows, -TILT_DB, TILT_DB)[:, None] * place
+    for waves in (1.0, 2.5):
+        phase = _uniform(power, rows, 0, 2 * math.pi)[:, None]
+        height = _uniform(power, rows, 0, TILT_DB / 2)[:, None]
+        curve = curve + height * torch.cos(math.pi * waves * place + phase)
+    return 10 ** (curve / 10)[:, None, :]
+
+
+def _noise(power: Tensor, mask: Tensor) -> Tensor:
+    """Noise of a random colour and slow swell, at an SNR below the clip's own mean power."""
+    rows, length, _ = power.shape
+    count = mask.sum(1).clamp(min=1)
+    mean = (power.mean(2) * mask).sum(1) / count
+    snr = 10 ** (_uniform(power, rows, *SNR_DB) / 10)
+    colour = _microphone(power) * _microphone(power)
+    colour = colour / colour.mean(2, keepdim=True)
+    knots = max(2, length // 40)
+    swell = 10 ** (torch.randn(rows, 1, knots, device=power.device) * 0.25)
+    swell = F.interpolate(swell, size=length, mode="linear", align_corners=True)[:, 0, :, None]
+    grain = -torch.rand_like(power).clamp(min=1e-6).log()
+    return (mean / snr)[:, None, None] * colour * swell * grain
+
+
+def _hide_bands(mel: Tensor) -> Tensor:
+    """Put a stretch of time and a band of frequencies at the clip's lowest level."""
+    rows, length, bins = mel.shape
+    lowest = mel.amin((1, 2), keepdim=True)
+    for axis, size, widest in ((1, length, min(25, length // 6)), (2, bins, 10)):
+        width = _uniform(mel, rows, 0, max(1, widest))
+        start = _uniform(mel, rows, 0, 1) * (size - width)
+        place = torch.arange(size, device=mel.device)
+        hidden = (place >= start[:, None]) & (place < (start + width)[:, None])
+        mel = torch.where(hidden[:, :, None] if axis == 1 else hidden[:, None, :], lowest, mel)
+    return mel
+
+
+def _cut_otherwise(crops: Tensor) -> Tensor:
+    """Mirror, turn by up to 20 degrees, scale and shift, as boxes around a face vary."""
+    count = len(crops)
+    angle = _uniform(crops, count, -0.35, 0.35)
+    scale = _uniform(crops, count, 0.82, 1.25)
+    mirror = torch.where(torch.rand(count, device=crops.device) < 0.5, -1.0, 1.0)
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    shift_x, shift_y = (_uniform(crops, count, -0.12, 0.12) for _ in range(2))
+    rows = (cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y)
+    grid = F.affine_grid(
+        torch.stack(rows, 1).view(-1, 2, 3), list(crops.shape), align_corners=False
+    )
+    return F.grid_sample(crops, grid, padding_mode="border", align_corners=False)
+
+
+def _cover(crops: Tensor) -> Tensor:
+    """Put a grey rectangle somewhere: a hand, hair, a cup."""
+    count, _, size, _ = crops.shape
+    place = torch.arange(size, device=crops.device)
+
+    def inside() -> Tensor:
+        width = _uniform(crops, count, 0.1, 0.4)[:, None] * size
+        start = _uniform(crops, count, -0.1, 0.9)[:, None] * size
+        return (place >= start) & (place < start + width)
+
+    covered = inside()[:, :, None] & inside()[:, None, :]
+    return torch.where(covered[:, None], crops.new_zeros(()), crops)

@@ -1,0 +1,1 @@
+"""Features: what the network is trained on, extracted once, by the encoders that run live."""

@@ -1,0 +1,128 @@
+"""Media of clips: sound and face crops by the engine's own readers.
+
+The one place where the trainer reaches into the engine: what the network is trained on is
+decoded, resampled, tracked and cropped by the very code that does so live.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.capture import CaptureError
+from engine.capture.clip import read_clip, read_sound
+from engine.capture.stamps import NS_PER_S
+from engine.settings import EngineSettings
+from engine.settings import load as load_settings
+from engine.wire.messages import Audio, Video
+from models.preprocessing import SAMPLE_RATE_HZ, to_float
+from trainer.corpus import CorpusError, Media
+
+Crop = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A whole file: samples at 16 kHz, and the face crops with their times."""
+
+    samples: NDArray[np.int16]
+    crops: tuple[Crop, ...]
+    crop_times_s: NDArray[np.float64]
+    seconds: float
+
+
+class MediaReader:
+    """Reads clips' media; keeps the last file, as neighbouring clips are often of one video."""
+
+    def __init__(self) -> None:
+        self._settings = load_settings()
+        self._path: Path | None = None
+        self._recording: Recording | None = None
+
+    def samples(self, media: Media) -> NDArray[np.float32]:
+        """Sound [N] of a clip at 16 kHz, in [-1, 1).
+
+        Raises:
+            CorpusError: it cannot be decoded, or there is no sound.
+        """
+        known = self._recording if media.path == self._path else None
+        sound = known.samples if known is not None else self._sound(media)
+        first = round(media.start_s * SAMPLE_RATE_HZ)
+        last = None if media.end_s is None else round(media.end_s * SAMPLE_RATE_HZ)
+        cut = sound[first:last]
+        if len(cut) == 0:
+            raise CorpusError(f"{media.path}: no sound between {media.start_s} and {media.end_s} s")
+        return to_float(cut)
+
+    def crops(self, media: Media) -> tuple[list[Crop], float]:
+        """Face crops [H, W, 3] (BGR) of a clip, and its length in seconds; one for a still.
+
+        Raises:
+            CorpusError: it cannot be decoded, or no face was found.
+        """
+        if media.still:
+            return [decode_picture(media)], 0.0
+        recording = self._whole(media)
+        end_s = recording.seconds if media.end_s is None else media.end_s
+        inside = (recording.crop_times_s > media.start_s) & (recording.crop_times_s <= end_s)
+        found = [crop for crop, kept in zip(recording.crops, inside, strict=True) if kept]
+        if not found:
+            raise CorpusError(f"{media.path}: no face between {media.start_s} and {end_s:.1f} s")
+        return found, end_s - media.start_s
+
+    def _sound(self, media: Media) -> NDArray[np.int16]:
+        if media.end_s is not None:  # a stretch of a longer file: the next clip wants it, too
+            return self._whole(media).samples
+        try:
+            return read_sound(_plain(media))
+        except CaptureError as error:
+            raise CorpusError(str(error)) from None
+
+    def _whole(self, media: Media) -> Recording:
+        path = _plain(media)
+        if self._recording is None or path != self._path:
+            self._recording, self._path = _decode(path, self._settings), path
+        return self._recording
+
+
+def decode_picture(media: Media) -> Crop:
+    """A still [H, W, 3] (BGR).
+
+    Raises:
+        CorpusError: not a picture.
+    """
+    import cv2
+
+    raw = np.frombuffer(media.read_bytes(), np.uint8)
+    picture = cv2.imdecode(raw, cv2.IMREAD_COLOR) if len(raw) else None
+    if picture is None:
+        raise CorpusError(f"{media.path}:{media.member or ''}: not a picture")
+    return np.asarray(picture, np.uint8)
+
+
+def _plain(media: Media) -> Path:
+    if media.member is not None:
+        raise CorpusError(f"{media.path}: sound and video inside an archive: unpack it first")
+    return media.path
+
+
+def _decode(path: Path, settings: EngineSettings) -> Recording:
+    sound: list[NDArray[np.int16]] = []
+    crops: list[Crop] = []
+    times: list[float] = []
+    end_s = 0.0
+    try:
+        for message in read_clip(path, settings):
+            end_s = max(end_s, message.envelope.t_end_ns / NS_PER_S)
+            if isinstance(message, Audio):
+                sound.append(np.asarray(message.samples))
+            elif isinstance(message, Video) and message.crop is not None:
+                crops.append(np.asarray(message.crop))
+                times.append(message.envelope.t_end_ns / NS_PER_S)
+    except CaptureError as error:
+        raise CorpusError(str(error)) from None
+    samples = np.concatenate(sound) if sound else np.zeros(0, np.int16)
+    return Recording(samples, tuple(crops), np.array(times), end_s)

@@ -1,0 +1,131 @@
+"""Samples whose frames lie in feature stores: read by memory map, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.corpus import Split
+from trainer.features.store import FrameStore
+from trainer.samples import Sample
+
+PAIRS = "pairs"
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """A clip whose frames are stored: their keys by ``Sample``'s field."""
+
+    id: str
+    corpus: str
+    split: Split
+    valence: float
+    group: str | None
+    weight: float
+    duration_s: float
+    keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSamples:
+    """A split of stored clips."""
+
+    clips: tuple[StoredClip, ...]
+    stores: Mapping[str, FrameStore]
+    window_s: float = float("inf")
+    """Length for the buckets: training mostly sees windows of long clips."""
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip = self.clips[index]
+        frames = {name: self.stores[name].read(key) for name, key in clip.keys.items()}
+        return Sample(clip.id, clip.valence, clip.duration_s, corpus=clip.corpus, **frames)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n] frames of the longest modality, for length buckets."""
+        return np.array(
+            [
+                max(self.stores[name].entry(key).count for name, key in clip.keys.items())
+                for clip in self.clips
+            ],
+            np.int64,
+        )
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """[n] how often an epoch sees each clip."""
+        return np.array([clip.weight for clip in self.clips])
+
+    @property
+    def longest_s(self) -> float:
+        """Duration of the longest clip."""
+        return max((clip.duration_s for clip in self.clips), default=0.0)
+
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """[n] valence."""
+        return np.array([clip.valence for clip in self.clips])
+
+    def of_corpus(self, name: str) -> StoredSamples:
+        """The clips of one corpus."""
+        return replace(self, clips=tuple(clip for clip in self.clips if clip.corpus == name))
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Names of the corpora, in order of appearance."""
+        return tuple(dict.fromkeys(clip.corpus for clip in self.clips))
+
+
+def pair(
+    clips: Sequence[StoredClip], share: float, tolerance: float, seed: int
+) -> tuple[StoredClip, ...]:
+    """Pair voices with faces of like valence, where a corpus has one without the other.
+
+    Args:
+        clips: of one split.
+        share: pairs per clip with a voice and no face.
+        tolerance: largest difference of the labels.
+        seed: of the choice.
+
+    Returns:
+        Pairs, each with all that its two clips have; its label is the mean of theirs.
+    """
+    voices = [clip for clip in clips if "audio" in clip.keys and "video" not in clip.keys]
+    faces = [clip for clip in clips if set(clip.keys) == {"video"}]
+    if not voices or not faces or share == 0:
+        return ()
+    generator = np.random.default_rng([seed, len(voices), len(faces)])
+    faces.sort(key=lambda clip: clip.valence)
+    labels = np.array([clip.valence for clip in faces])
+    count = round(share * len(voices))
+    order = np.concatenate(
+        [generator.permutation(len(voices)) for _ in range(-(-count // len(voices)))]
+    )
+    made = []
+    for number, index in enumerate(order[:count]):
+        voice = voices[index]
+        first = int(np.searchsorted(labels, voice.valence - tolerance, "left"))
+        last = int(np.searchsorted(labels, voice.valence + tolerance, "right"))
+        if first == last:
+            continue
+        face = faces[int(generator.integers(first, last))]
+        made.append(
+            StoredClip(
+                id=f"{PAIRS}/{number}",
+                corpus=PAIRS,
+                split=voice.split,
+                valence=(voice.valence + face.valence) / 2,
+                group=None,
+                weight=1.0,
+                duration_s=voice.duration_s,
+                keys={**voice.keys, **face.keys},
+            )
+        )
+    return tuple(made)

@@ -1,0 +1,58 @@
+"""Progress of long work: bars in a terminal, lines in a pipe or a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+
+class Progress(Protocol):
+    """Is told what is being done, and how far it has come."""
+
+    def say(self, line: str) -> None:
+        """A line worth keeping."""
+        ...
+
+    def task(self, title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+        """A stretch of work; gives a function to call per piece."""
+        ...
+
+
+class TerminalProgress:
+    """Bars on stderr while work lasts; nothing but lines where stderr is no terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._quiet = quiet
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        if not self._quiet:
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a bar of ``total`` pieces."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        shown = self._console.is_terminal and not self._quiet
+        with Bars(*columns, console=self._console, transient=True, disable=not shown) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda: bars.advance(task)
