@@ -178,23 +178,19 @@ def llm_bundle(tmp_path_factory: pytest.TempPathFactory) -> bundles.Bundle:
     adapter = root / ADAPTER
     state = FrameConcatenatingAdapter(16, 2048, 32, 5).state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, adapter)
+    text = SequenceEncoderSpec(
+        kind="llm", input="samples", dim=32, stride=5, left_context=0, causal=False,
+        source=llama, layer=-2,
+    )  # fmt: skip
     directory = root / "bundle"
-    config = write_bundle(
+    write_bundle(
         directory,
-        Parts(SentimentNetwork(spec)),
+        Parts(SentimentNetwork(spec), audio_spec=speech_spec(wavlm), text_simulation_spec=text),
         Label("llm", "0", trained=False, licence="Apache-2.0"),
         Calibration(),
         "# tiny\n",
         extra_files={ADAPTER: adapter},
     )
-    text = SequenceEncoderSpec(
-        kind="llm", input="samples", dim=32, stride=5, left_context=0, causal=False,
-        source=llama, layer=-2,
-    )  # fmt: skip
-    changed = config.model_copy(
-        update={"audio_encoder": speech_spec(wavlm), "text_simulation": text}
-    )
-    (directory / "config.json").write_text(changed.model_dump_json())
     return bundles.open(directory)
 
 

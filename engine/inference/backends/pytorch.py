@@ -8,18 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.inference.backends.protocol import BackendError, Inputs, Outputs
 from engine.inference.backends.warm import warm_up
-from models.bundle import Bundle
-from models.encoders.embedded import FaceEncoder, VoiceEncoder
+from models.bundle import Bundle, BundleError
 from models.export import FUSION_INPUTS, FUSION_OUTPUTS, FusionGraph
+from models.modules import load_modules
 from models.network import SentimentNetwork
 from models.pretrained import PretrainedError
 from models.spec import BundleConfig
-from models.text_simulation.student import StudentTextSimulation
 
 log = logging.getLogger(__name__)
 
@@ -60,24 +58,16 @@ class PytorchBackend:
         self.precision: str = precision or ("bfloat16" if on_gpu else "float32")
         self._compiler = compiler or ("inductor" if on_gpu else "none")
         self._bundle = bundle
-        if not bundle.weights_path.is_file():
-            raise BackendError(f"{bundle.directory}: no {bundle.weights_path.name}")
-        weights = load_file(bundle.weights_path)
-        self._modules: dict[str, nn.Module] = {}
-        for graph, module in _build(bundle.config).items():
-            prefix = f"{graph}."
-            own = {
-                key.removeprefix(prefix): value
-                for key, value in weights.items()
-                if key.startswith(prefix)
-            }
-            try:
-                module.load_state_dict(own)
-            except RuntimeError as error:
-                raise BackendError(f"{bundle.weights_path}: {graph}: {error}") from None
-            if isinstance(module, SentimentNetwork):
-                module = FusionGraph(module)
-            self._modules[graph] = module.eval().to(self._device)
+        try:
+            modules = load_modules(bundle, skip_others=True)
+        except BundleError as error:
+            raise BackendError(str(error)) from None
+        self._modules = {
+            graph: FusionGraph(module) if isinstance(module, SentimentNetwork) else module
+            for graph, module in modules.items()
+        }
+        for module in self._modules.values():
+            module.eval().to(self._device)
         self._runs: dict[str, Any] = {**self._modules}
         if self._compiler != "none":
             self._runs |= {
@@ -134,19 +124,6 @@ class PytorchBackend:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self._device.type, torch.bfloat16)
-
-
-def _build(config: BundleConfig) -> dict[str, nn.Module]:
-    """Build the modules whose weights the bundle holds, with the weights yet to come."""
-    modules: dict[str, nn.Module] = {"fusion": SentimentNetwork(config.network)}
-    audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
-    if audio is not None and audio.kind == "embedded":
-        modules["audio_encoder"] = VoiceEncoder(audio)
-    if audio is not None and text is not None and text.kind == "embedded":
-        modules["text_simulation"] = StudentTextSimulation(text, audio.dim)
-    if video is not None and video.kind == "embedded":
-        modules["video_encoder"] = FaceEncoder(video)
-    return modules
 
 
 def _pretrained(config: BundleConfig) -> dict[str, nn.Module]:
