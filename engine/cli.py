@@ -1,4 +1,4 @@
-"""The command line: ``python -m engine [run|capture|infer|score|devices|doctor|bench|keys]``.
+"""The command line: ``python -m engine [run|capture|infer|score|devices|doctor|build|bench|keys]``.
 
 A user's mistake is one line on standard error and exit code 2; ``--log-level debug`` shows the
 traceback. Everything slow is imported by the command that needs it.
@@ -200,6 +200,26 @@ def doctor(
     from engine import doctor as checks
 
     print(checks.report(read_settings(config, bundle=bundle, backend=backend), as_json))
+
+
+@app.command()
+def build(
+    bundle: BundleName = None,
+    precision: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32.")] = None,
+    max_batch: Annotated[int | None, typer.Option(help="Largest batch of one run.")] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="Other GPUs: sm86,sm89,... Needs no GPU here.")
+    ] = None,
+    plans_dir: Annotated[Path | None, typer.Option(help="Where plans are kept.")] = None,
+    config: Config = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Build the TensorRT plans of a bundle ahead of time."""
+    given = _given(precision=precision, max_batch=max_batch, plans_dir=plans_dir)
+    settings = read_settings(config, bundle=bundle, tensorrt=given, log_level=log_level)
+    from engine.plan_task import build_plans
+
+    print(build_plans(settings, [name for name in (for_ or "").split(",") if name]))
 
 
 @app.command()

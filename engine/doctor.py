@@ -26,6 +26,8 @@ EXTRAS = {
     "dashboard": "starlette",
 }
 """Each optional extra, and the package that shows whether it is installed."""
+INDEXES = {"tensorrt": " --extra-index-url https://pypi.nvidia.com (data-centre cards)"}
+"""Extras whose packages lie in their vendor's own index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def checks(settings: EngineSettings) -> list[Check]:
         Check("python", sys.version_info >= (3, 11), f"{platform.python_version()}"),
         *_packages(),
         *_model(settings),
-        _gpu(),
+        *_gpu(),
     ]
     devices = find_devices()
     for topic, listed in (("microphones", devices.microphones), ("cameras", devices.cameras)):
@@ -133,7 +135,7 @@ def _packages() -> list[Check]:
     for extra, package in EXTRAS.items():
         installed = _version(package)
         finding = f"{package} {installed}" if installed else f"{package} is not installed"
-        remedy = None if installed else f'pip install "undertone[{extra}]"'
+        remedy = None if installed else f'pip install "undertone[{extra}]"{INDEXES.get(extra, "")}'
         found.append(Check(f"extra {extra}", installed is not None, finding, remedy))
     return found
 
@@ -152,15 +154,32 @@ def _model(settings: EngineSettings) -> list[Check]:
     remedy = None if config.trained else "train one: python -m trainer --help"
     found = [Check("bundle", config.trained, f"{config.name} {config.version}, {state}", remedy)]
     try:
-        choice = select.choose(settings.backend, bundle, settings.inference.threads)
+        choice = select.choose(
+            settings.backend, bundle, settings.inference.threads, settings.tensorrt
+        )
     except BackendError as error:
         return [*found, Check("backend", False, str(error))]
     chosen = f"{choice.backend.name} on {choice.backend.device} ({'; '.join(choice.reasons)})"
     return [*found, Check("backend", True, chosen)]
 
 
-def _gpu() -> Check:
+def _gpu() -> list[Check]:
+    from engine.inference.backends import cuda
+    from engine.inference.backends.onnx import cuda_available
+    from engine.inference.plans import loading
+
     driver = Path("/proc/driver/nvidia/version")
-    if not driver.is_file():
-        return Check("gpu", False, "no NVIDIA driver; the engine runs on the CPU")
-    return Check("gpu", True, driver.read_text().splitlines()[0])
+    if driver.is_file():
+        found = [Check("gpu", True, driver.read_text().splitlines()[0])]
+    else:
+        found = [Check("gpu", False, "no NVIDIA driver; the engine runs on the CPU")]
+    missing = loading.available()
+    if missing is None:
+        gpu = cuda.CudaDevice()
+        found.append(Check("tensorrt", True, f"can run on {gpu.name} ({gpu.capability})"))
+        gpu.close()
+    else:
+        found.append(Check("tensorrt", False, missing))
+    reason = cuda_available()
+    found.append(Check("onnx on cuda", reason is None, reason or "built in"))
+    return found

@@ -124,6 +124,21 @@ class InferenceSettings(Section):
     """How long a valence is held, its interval growing, after voice and face are gone."""
 
 
+class TensorrtSettings(Section):
+    """Plans of the TensorRT backend."""
+
+    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Of matrix products and convolutions; the rest is float32."""
+    max_batch: int = Field(64, ge=1, le=1024)
+    """Largest batch of one run; buffers are allocated for it."""
+    plans_dir: Path | None = None
+    """Where plans are kept; None: undertone/plans in the user's cache directory."""
+    cuda_graphs: bool = True
+    """Record usual shapes into CUDA graphs; off to find out what they bring."""
+    foreign_plans: bool = False
+    """Load plans from plans_dir that another machine built; a plan is code."""
+
+
 class SecuritySettings(Section):
     """CURVE encryption with an allow-list."""
 
@@ -151,6 +166,7 @@ class EngineSettings(BaseSettings):
     speech: SpeechSettings = SpeechSettings()
     faces: FaceSettings = FaceSettings()
     inference: InferenceSettings = InferenceSettings()
+    tensorrt: TensorrtSettings = TensorrtSettings()
     security: SecuritySettings = SecuritySettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

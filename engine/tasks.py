@@ -20,7 +20,9 @@ def score_to_file(clip: Path, out: Path, settings: EngineSettings) -> str:
         OSError: ``out`` cannot be written.
     """
     bundle = bundles.open(settings.bundle)
-    backend = choose(settings.backend, bundle, settings.inference.threads).backend
+    backend = choose(
+        settings.backend, bundle, settings.inference.threads, settings.tensorrt
+    ).backend
     backend.warm_up()
     begin_s = time.perf_counter()
     number, span_ns = 0, 0
@@ -41,7 +43,7 @@ def quick_benchmark(clip: Path, settings: EngineSettings) -> str:
     import numpy as np
 
     bundle = bundles.open(settings.bundle)
-    choice = choose(settings.backend, bundle, settings.inference.threads)
+    choice = choose(settings.backend, bundle, settings.inference.threads, settings.tensorrt)
     choice.backend.warm_up()
     begin_s = time.perf_counter()
     cost = [

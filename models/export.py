@@ -18,6 +18,7 @@ from models.bundle import CALIBRATION, CARD, CONFIG, WEIGHTS, BundleError, diges
 from models.calibration import Calibration
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.network import SentimentNetwork
+from models.precision import lowered
 from models.preprocessing import N_MELS
 from models.spec import (
     BundleConfig,
@@ -38,8 +39,6 @@ FUSION_INPUTS = (
     "video_mask",
     "text_simulated",
 )
-FLOAT32_OPERATORS = ["Softmax", "ReduceMean", "Reciprocal", "Sqrt", "Pow", "Softplus"]
-"""Kept in float32 inside a float16 graph: normalisation, pooling and attention weights."""
 FUSION_OUTPUTS = ("valence", "low", "high", "weights", "fused")
 
 
@@ -202,7 +201,7 @@ def export_graph(name: GraphName, module: nn.Module, path: Path, half: bool = Fa
         raise BundleError(f"{name}: the exporter returned nothing")
     program.save(path, external_data=False)
     if half:
-        _convert_to_half(path)
+        path.write_bytes(lowered(path.read_bytes(), "fp16"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,18 +248,6 @@ def _fusion_signature(network: SentimentNetwork, batch: Any) -> _Signature:
     return _Signature(
         FusionGraph(network), tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS
     )
-
-
-def _convert_to_half(path: Path) -> None:
-    """Put float16 arithmetic into a graph, but where its range does not suffice."""
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    model = onnx.load(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of each weight too small for float16
-        half = convert_float_to_float16(model, keep_io_types=True, op_block_list=FLOAT32_OPERATORS)
-    onnx.save(half, path)
 
 
 def _write_weights(parts: Parts, path: Path) -> None:

@@ -12,8 +12,12 @@ from models.spec import BundleConfig
 from models.text_simulation.student import StudentTextSimulation
 
 
-def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
+def load_modules(bundle: Bundle, skip_others: bool = False) -> dict[str, nn.Module]:
     """The modules by graph name, in eval mode.
+
+    Args:
+        bundle: an opened bundle with its weights.
+        skip_others: leave encoders out that are not embedded; else they are refused.
 
     Raises:
         BundleError: weights missing or misshapen, or an encoder that is not embedded.
@@ -21,7 +25,7 @@ def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
     if not bundle.weights_path.is_file():
         raise BundleError(f"{bundle.directory}: no {bundle.weights_path.name}")
     weights = load_file(bundle.weights_path)
-    modules = build_modules(bundle.config)
+    modules = build_modules(bundle.config, skip_others)
     for graph, module in modules.items():
         prefix = f"{graph}."
         own = {
@@ -37,25 +41,23 @@ def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
     return modules
 
 
-def build_modules(config: BundleConfig) -> dict[str, nn.Module]:
+def build_modules(config: BundleConfig, skip_others: bool = False) -> dict[str, nn.Module]:
     """Build the modules that ``config`` names, with weights yet to come.
 
     Raises:
-        BundleError: an encoder that is not embedded.
+        BundleError: an encoder that is not embedded, unless those are skipped.
     """
     modules: dict[str, nn.Module] = {"fusion": SentimentNetwork(config.network)}
-    specs = (config.audio_encoder, config.text_simulation, config.video_encoder)
-    for spec in specs:
-        if spec is not None and spec.kind != "embedded":
+    audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
+    for spec in (audio, text, video):
+        if spec is not None and spec.kind != "embedded" and not skip_others:
             raise BundleError(
                 f"expected embedded encoders, the bundle has kind {spec.kind!r} ({spec.source})"
             )
-    if config.audio_encoder is not None:
-        modules["audio_encoder"] = VoiceEncoder(config.audio_encoder)
-        if config.text_simulation is not None:
-            modules["text_simulation"] = StudentTextSimulation(
-                config.text_simulation, config.audio_encoder.dim
-            )
-    if config.video_encoder is not None:
-        modules["video_encoder"] = FaceEncoder(config.video_encoder)
+    if audio is not None and audio.kind == "embedded":
+        modules["audio_encoder"] = VoiceEncoder(audio)
+    if audio is not None and text is not None and text.kind == "embedded":
+        modules["text_simulation"] = StudentTextSimulation(text, audio.dim)
+    if video is not None and video.kind == "embedded":
+        modules["video_encoder"] = FaceEncoder(video)
     return modules

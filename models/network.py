@@ -207,7 +207,7 @@ class SentimentNetwork(nn.Module):
         sizes = (self.spec.audio_dim, self.spec.text_dim, self.spec.video_dim)
         found = []
         for name, values, mask, size in zip(MODALITIES, given, masks, sizes, strict=True):
-            if not torch.compiler.is_exporting():
+            if not torch.compiler.is_compiling():
                 _check(name, values, mask, size, given[0].shape[0])
             found.append(
                 torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)

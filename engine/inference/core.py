@@ -20,6 +20,7 @@ from engine.inference.backends.protocol import Array, Backend
 from engine.inference.encoding import MAX_ROWS, TextEncode, encode
 from engine.inference.rolling import Observation
 from engine.inference.scheduler import Due, pad_right
+from engine.inference.speech_text import SpeechSimulator
 from engine.inference.stream import StreamState, fault_of
 from engine.inference.windows import Frames
 from engine.settings import InferenceSettings
@@ -86,6 +87,7 @@ class InferenceCore:
         clock: our own clock; messages of another one are compared through an offset. None
             takes every message's clock as ours (a clip read from a file).
         encode_text: a transcript to its frames; None counts transcripts as unavailable.
+        simulate_speech: text simulation by speech segment, for a bundle with a language model.
         timer: nanoseconds for measuring the stages.
     """
 
@@ -97,6 +99,7 @@ class InferenceCore:
         *,
         clock: Clock | None = None,
         encode_text: TextEncode | None = None,
+        simulate_speech: SpeechSimulator | None = None,
         timer: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._config = bundle.config
@@ -105,6 +108,7 @@ class InferenceCore:
         self._settings = settings
         self._clock = clock
         self._encode_text = encode_text
+        self._simulate_speech = simulate_speech
         self._timer = timer
         self._streams: dict[str, StreamState] = {}
         self._touched: set[str] = set()
@@ -189,6 +193,8 @@ class InferenceCore:
         if not due:
             return []
         started = self._timer()
+        if self._simulate_speech is not None:
+            self._exchange_speech(self._simulate_speech, [state for state, _ in due])
         encode([s for s, _ in due], self._backend, self._encode_text, self._counters)
         windows = [self._cut(state, window) for state, window in due]
         encoded = self._timer()
@@ -229,6 +235,19 @@ class InferenceCore:
                 heapq.heappush(self._deadlines, (self._streams[name].deadline_ns, name))
         return due
 
+    def _exchange_speech(self, simulator: SpeechSimulator, due: Sequence[StreamState]) -> None:
+        """Hand over the speech that has ended, and file the text of what was handed over before."""
+        for state in due:
+            for segment in state.audio.speech.take() if state.audio.speech else ():
+                self._counters["speech_dropped"] += simulator.submit(segment)
+        for spoken in simulator.collect():
+            owner = self._streams.get(spoken.segment.stream)
+            # The stream may be gone, or begun anew, by the time that its text is there.
+            if owner is None or owner.clock != spoken.segment.clock:
+                self._counters["speech_late"] += 1
+            else:
+                owner.audio.accept_spoken(spoken)
+
     def _cut(self, state: StreamState, due: Due) -> Window:
         start_ns, end_ns = due.start_ns, due.end_ns
         audio, video, given = state.audio, state.video, state.text
@@ -243,11 +262,8 @@ class InferenceCore:
         # Silence is not evidence: without a voice neither the sound nor what it simulates counts.
         if voiced_ns and audio.frames is not None:
             frames["audio"] = audio.frames.between(start_ns, end_ns)
-            if audio.text is not None:
-                simulated = audio.text.between(start_ns, end_ns)
-                simulated_ns = len(simulated) * audio.text_period_ns
-                frames["text"] = simulated
-                coverage["text"] = min(simulated_ns / (end_ns - start_ns), 1.0)
+            if (simulated := audio.simulated(start_ns, end_ns)) is not None:
+                frames["text"], coverage["text"] = simulated
         if video.frames is not None:
             frames["video"] = video.frames.between(start_ns, end_ns)
         source: TextSource = "simulated"

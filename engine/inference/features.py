@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.inference.speech_text import SpeechGatherer, SpokenText
 from engine.inference.windows import FrameRing, Frames, Progress, Spans
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Text, Video
 from models.encoders.streaming import SequenceStream
@@ -79,14 +80,21 @@ class AudioTrack:
         window_s = config.window_ms / 1000.0
         self.frames: FrameRing | None = None
         self.text: FrameRing | None = None
-        self.text_period_ns = 0
+        self._text_period_ns = 0
+        self.speech: SpeechGatherer | None = None
+        """Speech for a language model; its text then comes by ``accept_spoken``."""
+        self._spoken = Spans()
         if self._spec is not None:
             rate_hz = self._spec.input_rate_hz / self._spec.stride
             self.frames = FrameRing(self._spec.dim, capacity(window_s * rate_hz))
-            if self._text_spec is not None:
+            if self._text_spec is not None and self._text_spec.kind == "llm":
+                self.text = FrameRing(self._text_spec.dim, capacity(window_s * MAX_TOKENS_PER_S))
+                self.speech = SpeechGatherer(config.window_ms * 1_000_000)
+                self._text_spec = None  # no graph makes it
+            elif self._text_spec is not None:
                 rate_hz /= self._text_spec.stride
                 self.text = FrameRing(self._text_spec.dim, capacity(window_s * rate_hz))
-                self.text_period_ns = int(NS_PER_S / rate_hz)
+                self._text_period_ns = int(NS_PER_S / rate_hz)
 
     def push(self, message: Audio) -> bool:
         """Take a chunk; True if it followed a gap."""
@@ -105,6 +113,8 @@ class AudioTrack:
             if voiced:
                 first_ns = start_ns + index * frame_ns
                 self.voiced.add(first_ns, min(first_ns + frame_ns, end_ns))
+        if self.speech is not None:
+            self.speech.push(message, gap)
         if self._spec is not None:
             if gap or not self._segments:
                 self._segments.append(self._new_segment(self._spec))
@@ -151,12 +161,29 @@ class AudioTrack:
         if segment.text is not None and self.text is not None:
             file(self.text, *segment.text.accept(output))
 
+    def accept_spoken(self, spoken: SpokenText) -> None:
+        """Keep the text that a language model made of a speech segment."""
+        if self.text is not None:
+            file(self.text, spoken.frames, spoken.t_end_ns)
+            if len(spoken.frames):
+                self._spoken.add(spoken.segment.t_start_ns, spoken.segment.t_end_ns)
+
+    def simulated(self, start_ns: int, end_ns: int) -> tuple[Frames, float] | None:
+        """Simulated text frames [n, D] of a window and how much of it they cover, 0 to 1."""
+        if self.text is None:
+            return None
+        frames = self.text.between(start_ns, end_ns)
+        if self.speech is not None:
+            return frames, self._spoken.coverage(start_ns, end_ns)
+        return frames, min(len(frames) * self._text_period_ns / (end_ns - start_ns), 1.0)
+
     def finish(self, before_ns: int) -> None:
         """Drop the segments that have ended and what no window will ask for again."""
         while len(self._segments) > 1:
             self._segments.popleft()
         self.heard.forget(before_ns)
         self.voiced.forget(before_ns)
+        self._spoken.forget(before_ns)
 
 
 @dataclass(slots=True)

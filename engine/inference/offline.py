@@ -9,6 +9,7 @@ from engine.capture.clip import read_clip
 from engine.inference.backends.protocol import Backend
 from engine.inference.core import InferenceCore
 from engine.inference.given_text import GivenTextEncoder
+from engine.inference.language_model import speech_simulator
 from engine.settings import EngineSettings
 from engine.wire.messages import Message, Score
 from models.bundle import Bundle
@@ -30,6 +31,7 @@ def score_clip(
         encode_text=GivenTextEncoder(
             config.text_encoder, config.network.text_dim, True, bundle.directory
         ),
+        simulate_speech=speech_simulator(bundle, wait=True),
     )
     yield from score_messages(core, read_clip(path, settings))
 

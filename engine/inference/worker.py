@@ -12,9 +12,11 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from engine.inference.backends import select
+from engine.inference.backends.protocol import BackendError
 from engine.inference.core import InferenceCore
 from engine.inference.desk import CommandError, Desk
 from engine.inference.given_text import GivenTextEncoder
+from engine.inference.language_model import speech_simulator
 from engine.inference.rehearsal import rehearse
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
@@ -66,7 +68,7 @@ def run_inference(settings: EngineSettings, stop: Stop) -> None:
 
 def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -> Desk:
     bundle = bundles.open(settings.bundle)
-    choice = select.choose(settings.backend, bundle, settings.inference.threads)
+    choice = select.choose(settings.backend, bundle, settings.inference.threads, settings.tensorrt)
     for reason in choice.reasons:
         log.info("%s", reason)
     config = bundle.config
@@ -78,6 +80,7 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
         encode_text=GivenTextEncoder(
             config.text_encoder, config.network.text_dim, False, bundle.directory
         ),
+        simulate_speech=speech_simulator(bundle, wait=False),
     )
     process = psutil.Process()
     untrained = "" if config.trained else ", untrained"
@@ -127,7 +130,20 @@ def _loop(
             rejected = malformed
         if control.raw in readable:
             control.serve(answer)
+        step(desk)
+
+
+def step(desk: Desk) -> None:
+    """Score what is due now.
+
+    Raises:
+        RuntimeError: the backend failed. At the start that is the user's to mend; of one that
+            has been running it is a crash, after which the supervisor starts another worker.
+    """
+    try:
         desk.step(now_ns())
+    except BackendError as error:
+        raise RuntimeError(f"the backend failed while running: {error}") from error
 
 
 def _answerer(desk: Desk, clock: Clock) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

@@ -43,6 +43,8 @@ class LlmSettings:
     beams: int = 4
     max_tokens: int = 200
     prompt: str = PROMPT
+    static_cache: bool | None = None
+    """Keys and values in memory of fixed size, so that a step can be compiled; None: on a GPU."""
 
 
 class FrameConcatenatingAdapter(nn.Module):
@@ -77,11 +79,25 @@ class FrameConcatenatingAdapter(nn.Module):
             raise PretrainedError(f"{path}: {' '.join(str(error).split())}") from None
 
 
+@dataclass(frozen=True, eq=False)
+class LlmModels:
+    """The models themselves."""
+
+    speech: SpeechEncoder
+    tokenizer: Any
+    language_model: Any
+
+
 class LlmTextSimulation:
     """Text simulation with a causal language model."""
 
-    def __init__(self, settings: LlmSettings, device: torch.device | None = None) -> None:
-        """Load both models; bfloat16 on a GPU, float32 on a CPU.
+    def __init__(
+        self,
+        settings: LlmSettings,
+        device: torch.device | None = None,
+        models: LlmModels | None = None,
+    ) -> None:
+        """Load both models, unless they are given; bfloat16 on a GPU, float32 on a CPU.
 
         Raises:
             PretrainedError: one of them cannot be loaded, or the adapter does not fit.
@@ -90,13 +106,17 @@ class LlmTextSimulation:
         self._device = device or best
         self._dtype = dtype if self._device.type == "cuda" else torch.float32
         self._settings = settings
-        self._speech = SpeechEncoder(speech_spec(settings.speech, layer=-1))
+        models = models or _load_models(settings)
+        self._speech = models.speech
         self._speech.to(self._device, self._dtype)
-        self._tokenizer, model = load(
-            settings.language_model, "AutoTokenizer", "AutoModelForCausalLM"
+        static = settings.static_cache
+        on_gpu = self._device.type == "cuda"
+        self._cache = (
+            {"cache_implementation": "static"} if static or (static is None and on_gpu) else {}
         )
-        self._model = model.to(self._device, self._dtype).eval()
-        self.dim = int(model.config.hidden_size)
+        self._tokenizer = models.tokenizer
+        self._model = models.language_model.to(self._device, self._dtype).eval()
+        self.dim = int(self._model.config.hidden_size)
         self._adapter = FrameConcatenatingAdapter(
             self._speech.spec.dim, settings.adapter_dim, self.dim, settings.concatenate
         )
@@ -115,7 +135,7 @@ class LlmTextSimulation:
         found = [self._nothing() for _ in segments]
         if not long_enough:
             return found
-        prompts = [self._prompted(segments[i]) for i in long_enough]
+        prompts = self._prompts([segments[i] for i in long_enough])
         states = self._generate(prompts)
         for index, frames in zip(long_enough, states, strict=True):
             seconds = len(segments[index]) / SAMPLE_RATE_HZ
@@ -126,13 +146,21 @@ class LlmTextSimulation:
     def _nothing(self) -> SimulatedText:
         return SimulatedText(np.zeros((0, self.dim), np.float32), np.zeros(0))
 
-    def _prompted(self, samples: NDArray[np.float32]) -> Tensor:
-        """[S, D]: the speech's embeddings, then the prompt's."""
-        sound = torch.from_numpy(samples)[None].to(self._device)
-        speech = self._adapter(self._speech(sound).to(self._dtype))[0]
+    def _prompts(self, segments: Sequence[NDArray[np.float32]]) -> list[Tensor]:
+        """[S, D] for each segment: the speech's embeddings, then the prompt's."""
+        lengths = torch.tensor([len(samples) for samples in segments])
+        sound = torch.zeros(len(segments), int(lengths.max()))
+        for row, samples in enumerate(segments):
+            sound[row, : len(samples)] = torch.from_numpy(samples)
+        kept = (torch.arange(sound.shape[1]) < lengths[:, None]).to(self._device)
+        frames = self._speech(sound.to(self._device), kept).to(self._dtype)
         tokens = self._tokenizer(self._settings.prompt, return_tensors="pt").input_ids
         prompt = self._model.get_input_embeddings()(tokens.to(self._device))[0]
-        return torch.cat([speech, prompt])
+        counts = (lengths // self._speech.spec.stride).tolist()
+        return [
+            torch.cat([self._adapter(row[None, :count])[0], prompt])
+            for row, count in zip(frames, counts, strict=True)
+        ]
 
     def _generate(self, prompts: Sequence[Tensor]) -> list[NDArray[np.float32]]:
         """States [T, D] of the generated tokens of each prompt's winning sequence."""
@@ -153,6 +181,7 @@ class LlmTextSimulation:
             output_hidden_states=True,
             eos_token_id=end,
             pad_token_id=end,
+            **self._cache,
         )
         return [self._winning_states(output, row, end) for row in range(len(prompts))]
 
@@ -173,10 +202,30 @@ class LlmTextSimulation:
             layer = hidden_state(
                 output.hidden_states[step], self._settings.layer, self._settings.language_model
             )
-            states.append(layer[source, -1].float().cpu().numpy())
+            states.append(layer[source, -1])
         if not states:
             return np.zeros((0, self.dim), np.float32)
-        return np.stack(states).astype(np.float32)
+        # One transfer: one for each token would make the GPU wait each time.
+        return np.asarray(torch.stack(states).float().cpu().numpy(), np.float32)
+
+
+def _static_cache() -> dict[str, Any]:
+    """Options of ``generate`` for a static cache, with which it compiles its step on a GPU.
+
+    Not with CUDA graphs, its default: a step's replay would overwrite the states of the last.
+    """
+    from transformers import CompileConfig
+
+    return {
+        "cache_implementation": "static",
+        "compile_config": CompileConfig(mode="default", fullgraph=False),
+    }
+
+
+def _load_models(settings: LlmSettings) -> LlmModels:
+    speech = SpeechEncoder(speech_spec(settings.speech, layer=-1))
+    tokenizer, model = load(settings.language_model, "AutoTokenizer", "AutoModelForCausalLM")
+    return LlmModels(speech, tokenizer, model)
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

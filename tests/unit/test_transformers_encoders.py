@@ -122,11 +122,19 @@ def test_bad_sound_is_named(wavlm: str) -> None:
         encoder(torch.full((1, 3200), float("nan")))
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(("beams", "static_cache"), [(1, False), (3, False), (1, True), (3, True)])
 def test_simulated_text_is_the_states_of_the_winning_sequence(
-    wavlm: str, llama: str, beams: int
+    wavlm: str, llama: str, beams: int, static_cache: bool
 ) -> None:
-    settings = LlmSettings(wavlm, llama, layer=-2, adapter_dim=24, beams=beams, max_tokens=12)
+    settings = LlmSettings(
+        wavlm,
+        llama,
+        layer=-2,
+        adapter_dim=24,
+        beams=beams,
+        max_tokens=12,
+        static_cache=static_cache,
+    )
     torch.manual_seed(0)
     simulation = LlmTextSimulation(settings, torch.device("cpu"))
     segments = [sound(1.0, 1), sound(0.05, 2), sound(2.3, 3)]
@@ -144,7 +152,7 @@ def test_simulated_text_is_the_states_of_the_winning_sequence(
 
 def replay(simulation: LlmTextSimulation, samples: np.ndarray, count: int) -> np.ndarray:
     """The same states in one pass over prompt and generated tokens, without a cache."""
-    prompt = simulation._prompted(samples)[None]
+    prompt = simulation._prompts([samples])[0][None]
     settings = simulation._settings
     with torch.inference_mode():
         tokens = simulation._model.generate(

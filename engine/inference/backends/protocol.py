@@ -25,7 +25,7 @@ class Backend(Protocol):
     device: str
     """``cpu`` or ``cuda:0``."""
     precision: str
-    """Arithmetic inside the graphs: ``float32`` or ``float16``."""
+    """Arithmetic of the graphs' products: ``float32``, ``float16`` or ``bfloat16``."""
 
     @property
     def graphs(self) -> frozenset[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from engine.inference.backends import tensorrt
 from engine.inference.backends.protocol import Backend, BackendError
+from engine.settings import TensorrtSettings
 from models.bundle import Bundle
 
 BackendName = Literal["auto", "onnx", "tensorrt", "pytorch"]
@@ -21,26 +21,37 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose(name: BackendName, bundle: Bundle, threads: int = 0) -> Choice:
+def choose(
+    name: BackendName,
+    bundle: Bundle,
+    threads: int = 0,
+    tensorrt: TensorrtSettings | None = None,
+) -> Choice:
     """Load the named backend, or for ``auto`` the first that works.
 
     The order is tensorrt, onnx on CUDA, onnx on the CPU, and last pytorch, for a bundle
-    without ONNX graphs.
+    without ONNX graphs. Plans of TensorRT that are not there yet are built.
 
     Raises:
         BackendError: the named backend, or with ``auto`` every one, cannot be used.
     """
+    settings = TensorrtSettings() if tensorrt is None else tensorrt
     if name == "tensorrt":
-        raise BackendError(f"tensorrt: {tensorrt.available()}")
+        return Choice(_tensorrt(bundle, settings), ("tensorrt: asked for by name",))
     if name == "pytorch":
         return Choice(_pytorch(bundle, threads), ("pytorch: asked for by name",))
-    return _first(bundle, threads, with_others=name == "auto")
+    reasons = []
+    if name == "auto":
+        try:
+            return Choice(_tensorrt(bundle, settings), ("tensorrt: yes",))
+        except BackendError as error:
+            reasons.append(f"tensorrt: no, {str(error).removeprefix('tensorrt: ')}")
+    return _onnx(bundle, threads, reasons, with_others=name == "auto")
 
 
-def _first(bundle: Bundle, threads: int, with_others: bool) -> Choice:
+def _onnx(bundle: Bundle, threads: int, reasons: list[str], with_others: bool) -> Choice:
     from engine.inference.backends.onnx import OnnxBackend  # onnxruntime takes 0.1 s to import
 
-    reasons = [f"tensorrt: no, {tensorrt.available()}"] if with_others else []
     for device in ("cuda", "cpu"):
         try:
             backend = OnnxBackend(bundle, "cuda" if device == "cuda" else "cpu", threads)
@@ -55,6 +66,15 @@ def _first(bundle: Bundle, threads: int, with_others: bool) -> Choice:
         except BackendError as error:
             reasons.append(f"pytorch: no, {error}")
     raise BackendError(f"no backend can run bundle {bundle.config.name!r}: " + "; ".join(reasons))
+
+
+def _tensorrt(bundle: Bundle, settings: TensorrtSettings) -> Backend:
+    from engine.inference.plans import loading
+
+    try:
+        return loading.load(bundle, settings)
+    except BackendError as error:
+        raise BackendError(f"tensorrt: {error}") from None
 
 
 def _pytorch(bundle: Bundle, threads: int) -> Backend:

@@ -1,0 +1,1 @@
+"""TensorRT plans: their shapes, how they are built, kept and checked."""
