@@ -40,6 +40,21 @@ class _Progress:
     repaired: int = 0
 
 
+class _Writers:
+    """Writers that are opened when there is something to write: runs share what is stored."""
+
+    def __init__(self, stores: Mapping[str, FrameStore], stack: ExitStack) -> None:
+        self._stores = stores
+        self._stack = stack
+        self._open: dict[str, Writer] = {}
+
+    def of(self, name: str) -> Writer:
+        """The writer of a store."""
+        if name not in self._open:
+            self._open[name] = self._stack.enter_context(self._stores[name].writer())
+        return self._open[name]
+
+
 def open_stores(root: Path, extractors: Sequence[Extractor]) -> dict[str, FrameStore]:
     """The store of each extractor, by its name, in a folder named after its identity."""
     return {
@@ -80,7 +95,7 @@ def extract(
     stores = open_stores(root, extractors)
     content, found = ContentKeys(), _Progress()
     with ExitStack() as stack:
-        writers = {name: stack.enter_context(store.writer()) for name, store in stores.items()}
+        writers = _Writers(stores, stack)
         several = [e for e in extractors if e.at_once > 1]
         waiting: dict[str, list[tuple[Clip, str]]] = {e.name: [] for e in several}
         for clip in corpus.clips:
@@ -118,14 +133,14 @@ def extract(
 def _extract_some(
     chosen: Sequence[tuple[Clip, str]],
     extractor: Extractor,
-    writers: Mapping[str, Writer],
+    writers: _Writers,
     found: _Progress,
 ) -> None:
     clips = [clip for clip, _ in chosen]
     for (clip, key), made in zip(chosen, extractor.extract(clips), strict=True):
         if extractor.dtype.startswith("float") and not np.isfinite(made.frames).all():
             raise CorpusError(f"{extractor.name}: the encoder gave values that are not finite")
-        writers[extractor.name].add(key, made.frames, made.seconds)
+        writers.of(extractor.name).add(key, made.frames, made.seconds)
         found.repaired += made.repaired
         found.keys.setdefault(clip.id, {})[extractor.name] = key
 
