@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from models.preprocessing import FLOOR, HIGHEST_HZ, LOWEST_HZ
 
-LEVEL_DB = (-25.0, 8.0)
+LEVEL_DB = (-20.0, 12.0)
 TILT_DB = 8.0
 WARP = 0.18
 """Largest relative change of the vocal tract's length."""
+TEMPO = (0.8, 1.25)
 SNR_DB = (3.0, 35.0)
 RT60_S = (0.1, 0.9)
 REVERB_FRAMES = 48
@@ -26,32 +27,46 @@ MEL_RATE_HZ = 100
 
 
 class MelNoise(nn.Module):
-    """Another voice, microphone, room, noise and level for log-mel [B, N, 64]."""
+    """Another voice, microphone, room, noise and level for log-mel [B, N, 64].
 
-    def __init__(self, probability: float) -> None:
+    Args:
+        sound: probability of each effect of room, microphone, noise and level.
+        speaker: probability of each of another vocal tract, tempo, and hidden stretches.
+    """
+
+    def __init__(self, sound: float, speaker: float = 0.0) -> None:
         super().__init__()
-        self.probability = probability
+        self.sound = sound
+        self.speaker = speaker
 
-    def forward(self, mel: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Change some rows; each effect is drawn by itself.
 
         Args:
             mel: as ``models.preprocessing.log_mel`` gives it.
             mask: [B, N] bool, True for frames of the clip.
+
+        Returns:
+            Log-mel and mask, of another length where the tempo changed.
         """
         rows = len(mel)
-        mel = _where(self._draw(mel), _warp(mel, 1 + WARP * _uniform(mel, rows, -1, 1)), mel)
-        power = 10 ** (4 * mel - 4)
-        power = _where(self._draw(mel, 0.5), _reverberate(power), power)
-        power = _where(self._draw(mel), power * _microphone(power), power)
-        power = _where(self._draw(mel, 0.7), power + _noise(power, mask), power)
-        level = 10 ** (_uniform(mel, rows, *LEVEL_DB) / 10)
-        power = _where(self._draw(mel), power * level[:, None, None], power)
-        changed = (power.clamp(min=FLOOR).log10() + 4) / 4
-        return _where(self._draw(mel, 0.5), _hide_bands(changed), changed)
-
-    def _draw(self, like: Tensor, share: float = 1.0) -> Tensor:
-        return torch.rand(len(like), device=like.device) < self.probability * share
+        if self.speaker > 0:
+            warped = _warp(mel, 1 + WARP * _uniform(mel, rows, -1, 1))
+            mel = _where(_draw(mel, self.speaker), warped, mel)
+            tempo = torch.where(_draw(mel, self.speaker), _uniform(mel, rows, *TEMPO), 1.0)
+            mel, mask = _stretch(mel, mask, tempo)
+        if self.sound > 0:
+            power = 10 ** (4 * mel - 4)
+            power = _where(_draw(mel, 0.5 * self.sound), _reverberate(power), power)
+            power = _where(_draw(mel, self.sound), power * _microphone(power), power)
+            power = _where(_draw(mel, 0.7 * self.sound), power + _noise(power, mask), power)
+            level = 10 ** (_uniform(mel, rows, *LEVEL_DB) / 10)
+            power = _where(_draw(mel, self.sound), power * level[:, None, None], power)
+            mel = (power.clamp(min=FLOOR).log10() + 4) / 4
+        if self.speaker > 0:
+            for _ in range(2):
+                mel = _where(_draw(mel, 0.7 * self.speaker), _hide_bands(mel, mask), mel)
+        return mel, mask
 
 
 class FaceJitter(nn.Module):
@@ -73,19 +88,20 @@ class FaceJitter(nn.Module):
             changed.sign()
             * (changed.abs() + 1e-3) ** _uniform(crops, count, 0.7, 1.4)[:, None, None, None]
         )
-        changed = _where(self._draw(crops, 0.5), bent, changed)
+        changed = _where(_draw(crops, 0.5 * self.probability), bent, changed)
         soft = F.interpolate(F.avg_pool2d(changed, 2), size=(size, size), mode="bilinear")
-        changed = _where(self._draw(crops, 0.3), soft, changed)
+        changed = _where(_draw(crops, 0.3 * self.probability), soft, changed)
         grain = torch.randn_like(changed) * _uniform(crops, count, 0, 0.25)[:, None, None, None]
-        changed = _where(self._draw(crops, 0.5), changed + grain, changed)
-        changed = _where(self._draw(crops, 0.25), _cover(changed), changed)
-        crops = _where(self._draw(crops), changed, crops)
+        changed = _where(_draw(crops, 0.5 * self.probability), changed + grain, changed)
+        changed = _where(_draw(crops, 0.25 * self.probability), _cover(changed), changed)
+        crops = _where(_draw(crops, self.probability), changed, crops)
         mean = crops.mean((1, 2, 3), keepdim=True)
         deviation = crops.std((1, 2, 3), keepdim=True).clamp(min=1e-2)
         return (crops - mean) / deviation
 
-    def _draw(self, like: Tensor, share: float = 1.0) -> Tensor:
-        return torch.rand(len(like), device=like.device) < self.probability * share
+
+def _draw(like: Tensor, probability: float) -> Tensor:
+    return torch.rand(len(like), device=like.device) < probability
 
 
 def _uniform(like: Tensor, count: int, low: float, high: float) -> Tensor:
@@ -108,6 +124,20 @@ def _warp(mel: Tensor, factor: Tensor) -> Tensor:
     share = (place - low)[:, None, :]
     rows = low[:, None, :].expand(-1, mel.shape[1], -1)
     return mel.gather(2, rows) * (1 - share) + mel.gather(2, rows + 1) * share
+
+
+def _stretch(mel: Tensor, mask: Tensor, tempo: Tensor) -> tuple[Tensor, Tensor]:
+    """Say it faster (tempo above 1) or slower, at the same pitch."""
+    counts = (mask.sum(1) / tempo).round().long()
+    length = max(1, int(counts.max()))
+    place = torch.arange(length, device=mel.device) * tempo[:, None]
+    place = torch.minimum(place, (mask.sum(1, keepdim=True) - 1).clamp(min=0).to(place.dtype))
+    low = place.floor().long()
+    high = torch.minimum(low + 1, (mask.sum(1, keepdim=True) - 1).clamp(min=0))
+    share = (place - low)[..., None]
+    low, high = (index[..., None].expand(-1, -1, mel.shape[2]) for index in (low, high))
+    stretched = mel.gather(1, low) * (1 - share) + mel.gather(1, high) * share
+    return stretched, torch.arange(length, device=mel.device) < counts[:, None]
 
 
 def _reverberate(power: Tensor) -> Tensor:
@@ -150,13 +180,15 @@ def _noise(power: Tensor, mask: Tensor) -> Tensor:
     return (mean / snr)[:, None, None] * colour * swell * grain
 
 
-def _hide_bands(mel: Tensor) -> Tensor:
+def _hide_bands(mel: Tensor, mask: Tensor) -> Tensor:
     """Put a stretch of time and a band of frequencies at the clip's lowest level."""
     rows, length, bins = mel.shape
     lowest = mel.amin((1, 2), keepdim=True)
-    for axis, size, widest in ((1, length, min(25, length // 6)), (2, bins, 10)):
-        width = _uniform(mel, rows, 0, max(1, widest))
-        start = _uniform(mel, rows, 0, 1) * (size - width)
+    counts = mask.sum(1)
+    for axis, size in ((1, length), (2, bins)):
+        inside = counts if axis == 1 else torch.full_like(counts, bins)
+        width = _uniform(mel, rows, 0, 1) * (inside / 6).clamp(min=1)
+        start = _uniform(mel, rows, 0, 1) * (inside - width)
         place = torch.arange(size, device=mel.device)
         hidden = (place >= start[:, None]) & (place < (start + width)[:, None])
         mel = torch.where(hidden[:, :, None] if axis == 1 else hidden[:, None, :], lowest, mel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from torch import nn
 
 from trainer.checkpoint import Checkpoint, Epoch, History
 from trainer.distributed import Team
-from trainer.losses import LossTerms, LossWeights, distillation, double_flow
+from trainer.losses import LossTerms, LossWeights, distillation, double_flow, naming
 from trainer.metrics import regression_metrics
 from trainer.model import SentimentModel
 from trainer.prediction import Flow, View, predict
@@ -46,17 +47,23 @@ def choose_device(name: str) -> torch.device:
         raise FitError(f"training.device: expected auto, cpu or cuda[:N], got {name!r}") from None
 
 
-def learning_rate(settings: Optimiser, epoch: int) -> float:
-    """Linear warm-up over the first epochs, then a step decay (facts: paper, Training)."""
+def learning_rate(settings: Optimiser, epoch: int, epochs: int) -> float:
+    """Linear warm-up over the first epochs, then a step decay (facts: paper, Training).
+
+    A cosine schedule goes from the full rate to 0 over the rest of the ``epochs``.
+    """
     if epoch < settings.warmup_epochs:
         return settings.learning_rate * (epoch + 1) / settings.warmup_epochs
+    if settings.schedule == "cosine":
+        done = (epoch - settings.warmup_epochs + 0.5) / max(1, epochs - settings.warmup_epochs)
+        return settings.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
     steps = (epoch - settings.warmup_epochs) // settings.decay_every_epochs
     return float(settings.learning_rate * settings.decay**steps)
 
 
 def loss_weights(loss: Loss) -> LossWeights:
     """The recipe's weights of the double-flow terms."""
-    return LossWeights(**loss.model_dump(exclude={"student"}))
+    return LossWeights(**loss.model_dump(exclude={"student", "emotion"}))
 
 
 def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> LossTerms:
@@ -65,7 +72,8 @@ def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> L
     own = batch.rows(*team.share(rows).indices(rows)[:2])
     frames = model.encode(own)
     complete = team.gather(model.complete(frames), rows)
-    missing = team.gather(model.missing_text(frames), rows)
+    own_missing = model.missing_text(frames)
+    missing = team.gather(own_missing, rows)
     has_missing = batch.has_missing
     terms = double_flow(
         complete,
@@ -76,13 +84,17 @@ def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> L
         loss_weights(loss),
         model.network.spec.quantiles,
     )
-    if model.text_simulation is None or loss.student == 0:
-        return terms
-    paired = batch.audio_mask.any(1) & batch.text_mask.any(1)
-    simulated = team.gather_tensor(frames.simulated_text, rows)
-    student = distillation(simulated, batch.text, batch.text_mask, paired)
-    parts = {**terms.parts, "student": student.detach()}
-    return LossTerms(terms.total + loss.student * student, parts)
+    if model.text_simulation is not None and loss.student > 0:
+        paired = batch.audio_mask.any(1) & batch.text_mask.any(1)
+        simulated = team.gather_tensor(frames.simulated_text, rows)
+        student = distillation(simulated, batch.text, batch.text_mask, paired)
+        terms = terms.plus("student", loss.student, student)
+    if model.emotions is not None:
+        named = has_missing & (batch.emotions.sum(1) > 0)
+        scores = team.gather_tensor(model.emotions(own_missing.fused), rows)
+        emotion = naming(scores, batch.emotions, named)
+        terms = terms.plus("emotion", loss.emotion, emotion)
+    return terms
 
 
 def fit(
@@ -190,7 +202,7 @@ def _run_epoch(
     device = next(model.parameters()).device
     # Every epoch has a generator state of its own, so that a resumed run draws the same dropout.
     torch.manual_seed(int(np.random.default_rng([seed, epoch, team.rank]).integers(2**31)))
-    rate = learning_rate(recipe.optimiser, epoch)
+    rate = learning_rate(recipe.optimiser, epoch, recipe.training.epochs)
     for group in optimiser.param_groups:
         group["lr"] = rate
     model.train()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -112,6 +113,8 @@ def show(inspection: Inspection, console: Console) -> None:
     corpus = inspection.corpus
     console.print(f"[bold]{escape(corpus.name)}[/] · {corpus.format} · {len(corpus.clips):,} clips")
     console.print(_counts(inspection))
+    if any(inspection.durations_s.values()):
+        console.print(_durations(inspection))
     for modality, shapes in inspection.shapes.items():
         if shapes:
             listed = ", ".join(f"{count:,} {what}" for what, count in shapes.most_common(5))
@@ -128,24 +131,36 @@ def evaluation_split(corpus: Corpus) -> Split:
     return next(split for split in order if corpus.split(split))
 
 
+def _table(title: str, *columns: str) -> Table:
+    """A table that shows its numbers whole on 80 columns; the first column is of words."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
 def _counts(inspection: Inspection) -> Table:
-    table = Table(title="clips", title_justify="left")
-    columns = ("split", "clips", "groups", *MODALITIES, "all three")
-    for column in (*columns, "known hours", "p5 s", "median s", "p95 s", "no duration"):
-        table.add_column(column, justify="left" if column == "split" else "right")
+    table = _table("clips", "split", "clips", "groups", *MODALITIES, "all three")
     for split in SPLITS:
         clips = inspection.corpus.split(split)
         groups = {clip.group for clip in clips if clip.group is not None}
         has = Counter(name for clip in clips for name in clip.modalities)
         complete = sum(len(clip.modalities) == len(MODALITIES) for clip in clips)
+        row = [len(clips), len(groups), *(has[name] for name in MODALITIES), complete]
+        table.add_row(split, *(f"{value:,}" for value in row))
+    return table
+
+
+def _durations(inspection: Inspection) -> Table:
+    table = _table("durations", "split", "hours", "p5 s", "median s", "p95 s", "unknown")
+    for split in SPLITS:
         seconds = np.asarray(inspection.durations_s[split])
         times = ["-"] * 4
         if seconds.size:
             quantiles = np.quantile(seconds, (0.05, 0.5, 0.95))
             times = [f"{seconds.sum() / 3600:.2f}", *(f"{value:.1f}" for value in quantiles)]
-        row = [len(clips), len(groups), *(has[name] for name in MODALITIES), complete]
-        unknown = len(clips) - seconds.size
-        table.add_row(split, *(f"{value:,}" for value in row), *times, f"{unknown:,}")
+        unknown = len(inspection.corpus.split(split)) - seconds.size
+        table.add_row(split, *times, f"{unknown:,}")
     return table
 
 
@@ -153,11 +168,9 @@ def _histogram(clips: Sequence[Clip]) -> Table:
     """Labels per class of Acc-7, by numpy's rounding (half to even), as the metrics round."""
     classes = np.round([clip.valence for clip in clips]).astype(int)
     counts = [int((classes == value).sum()) for value in range(-3, 4)]
-    table = Table(title="valence (rounded)", title_justify="left", show_header=False)
-    table.add_column(justify="right")
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_column(justify="right")
+    table = Table(title="valence (rounded)", title_justify="left", show_header=False, box=None)
+    for justify in ("right", "right", "left", "right"):
+        table.add_column(justify=justify, no_wrap=True)
     for value, count in zip(range(-3, 4), counts, strict=True):
         bar = "█" * round(BAR * count / max(counts))
         table.add_row(f"{value:+d}", f"{count:,}", bar, f"{count / len(clips):.1%}")
@@ -167,14 +180,13 @@ def _histogram(clips: Sequence[Clip]) -> Table:
 def _baselines(corpus: Corpus, split: Split) -> Table:
     labels = [clip.valence for clip in corpus.split(split)]
     train = [clip.valence for clip in corpus.split("train")]
-    table = Table(title=f"trivial baselines on {split}", title_justify="left")
-    columns = ("prediction", "value", "MAE", "Acc-7 %", "Acc-5 %", "Acc-2 has0 %", "Acc-2 non0 %")
-    for column in (*columns, "F1 has0 %", "F1 non0 %"):
-        table.add_column(column, justify="left" if column == "prediction" else "right")
+    measures = ("MAE", "Acc-7", "Acc-5", "Acc-2", "non0", "F1", "non0")
+    title = f"trivial baselines on {split} (percent; Acc-2 and F1 with and without zeros)"
+    table = _table(title, "prediction", "value", *measures)
     for baseline in trivial_baselines(labels, train):
         m = baseline.metrics
         shares = (m.acc7, m.acc5, m.acc2_has0, m.acc2_non0, m.f1_has0, m.f1_non0)
-        percents = (f"{100 * share:.2f}" for share in shares)
+        percents = (f"{100 * share:.1f}" for share in shares)
         table.add_row(baseline.name, f"{baseline.value:+.2f}", f"{m.mae:.4f}", *percents)
     return table
 

@@ -39,6 +39,10 @@ class LossTerms:
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
 
+    def plus(self, name: str, weight: float, value: Tensor) -> LossTerms:
+        """With one more term."""
+        return LossTerms(self.total + weight * value, {**self.parts, name: value.detach()})
+
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean of [B, ...] over the valid samples; 0, with a gradient of 0, if there are none."""
@@ -170,6 +174,20 @@ def distillation(simulated: Tensor, text: Tensor, text_mask: Tensor, valid: Tens
     means = (text * text_mask[..., None]).sum(1) / lengths[:, None]
     cosine = 1 - F.cosine_similarity(simulated.mean(1), means, dim=1)
     return F.smooth_l1_loss(simulated, target) + cosine.mean()
+
+
+def naming(scores: Tensor, emotions: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy of the emotions' shares, a twentieth of them spread over all.
+
+    Args:
+        scores: [B, E] unnormalised.
+        emotions: [B, E] shares; zeros where unknown.
+        valid: [B] bool, the emotions are known.
+    """
+    return masked_mean(
+        -(F.log_softmax(scores, 1) * (0.95 * emotions + 0.05 / emotions.shape[1])).sum(1)[:, None],
+        valid,
+    )
 
 
 def _interval_loss(output: NetworkOutput, labels: Tensor, quantiles: tuple[float, float]) -> Tensor:

@@ -18,6 +18,7 @@ from models.preprocessing import mel_of_silence
 from models.text_encoders import TunableTextEncoder
 from models.text_simulation.student import StudentTextSimulation
 from trainer.augmentation import FaceJitter, MelNoise
+from trainer.corpus.clip import EMOTIONS
 from trainer.recipe import Augmentation
 from trainer.samples import Batch
 
@@ -50,6 +51,7 @@ class SentimentModel(nn.Module):
         text_encoder: TunableTextEncoder | None = None,
         augmentation: Augmentation | None = None,
         mixed_precision: bool = False,
+        names_emotions: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -58,7 +60,13 @@ class SentimentModel(nn.Module):
         self.text_simulation = text_simulation
         self.text_encoder = text_encoder
         self.frame_drop = augmentation.frame_drop if augmentation else 0.0
-        self.sound = MelNoise(augmentation.sound) if augmentation and audio_encoder else None
+        self.sound = (
+            MelNoise(augmentation.sound, augmentation.speaker)
+            if augmentation and audio_encoder
+            else None
+        )
+        # Teaches only: not part of the bundle.
+        self.emotions = nn.Linear(network.spec.fused_dim, len(EMOTIONS)) if names_emotions else None
         self.picture = FaceJitter(augmentation.picture) if augmentation and video_encoder else None
         self.mixed_precision = mixed_precision
         silence = torch.from_numpy(mel_of_silence())
@@ -80,7 +88,7 @@ class SentimentModel(nn.Module):
         if self.audio_encoder is not None:
             if self.training and self.sound is not None:
                 with torch.autocast(audio.device.type, enabled=False):
-                    audio = self.sound(audio, audio_mask)
+                    audio, audio_mask = self.sound(audio, audio_mask)
             audio, audio_mask = run_sequence(self.audio_encoder, audio, audio_mask, self.silence)
         simulated, simulated_mask = batch.simulated_text, batch.simulated_text_mask
         if self.text_simulation is not None:

@@ -154,11 +154,14 @@ class Loss(Section):
     rnc_temperature: float = Field(2.0, gt=0)
     student: float = Field(1.0, ge=0)
     """Distillation of the student text simulation to the text encoder's states."""
+    emotion: float = Field(0.0, ge=0)
+    """Naming the emotions of the corpora that name them: a richer teacher than one number."""
 
 
 class Optimiser(Section):
-    """Adam and its schedule: linear warm-up, then a step decay."""
+    """Adam and its schedule: linear warm-up, then a step decay, or half a cosine down to 0."""
 
+    schedule: Literal["step", "cosine"] = "step"
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-5, ge=0)
     warmup_epochs: int = Field(5, ge=0)
@@ -177,7 +180,9 @@ class Augmentation(Section):
     sub_window: float = Field(0.5, ge=0, le=1)
     """Probability of training a sample on a random stretch of the live window's length."""
     sound: float = Field(0.0, ge=0, le=1)
-    """Probability of another room, noise, microphone, level and voice (embedded voice encoder)."""
+    """Probability of another room, noise, microphone and level each (embedded voice encoder)."""
+    speaker: float = Field(0.0, ge=0, le=1)
+    """Probability of another vocal tract and tempo, and of hidden stretches (the same)."""
     picture: float = Field(0.0, ge=0, le=1)
     """Probability of another cut, rotation, light, blur (embedded face encoder)."""
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.corpus.clip import EMOTIONS
 from trainer.recipe import Augmentation
 
 Array = NDArray[np.generic]
@@ -39,6 +40,8 @@ class Sample:
     simulated_text: Array | None = None
     video: Array | None = None
     corpus: str = ""
+    emotions: tuple[float, ...] | None = None
+    """Share of each of ``trainer.corpus.clip.EMOTIONS``; None where the corpus names none."""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -136,6 +139,8 @@ class Batch:
     video_mask: Tensor
     valence: Tensor
     """[B]"""
+    emotions: Tensor
+    """[B, E] shares, zeros where unknown."""
 
     @property
     def has_complete(self) -> Tensor:
@@ -192,16 +197,18 @@ def collate(samples: Sequence[Sample], shapes: FrameShapes) -> Batch:
         shape: tuple[int, ...] = shapes.text if name == "simulated_text" else getattr(shapes, name)
         arrays = [getattr(sample, name) for sample in samples]
         longest = max([1, *(len(a) for a in arrays if a is not None)])
-        values = np.zeros((len(samples), longest, *shape), np.float32)
-        mask = np.zeros((len(samples), longest), bool)
+        # torch's own memory: how numpy's happens to be aligned changes the last bits of a product.
+        tensors[name] = torch.zeros((len(samples), longest, *shape))
+        tensors[f"{name}_mask"] = torch.zeros((len(samples), longest), dtype=torch.bool)
+        values, mask = tensors[name].numpy(), tensors[f"{name}_mask"].numpy()
         for row, array in enumerate(arrays):
             if array is not None and len(array):
                 values[row, : len(array)] = array
                 mask[row, : len(array)] = True
-        tensors[name] = torch.from_numpy(values)
-        tensors[f"{name}_mask"] = torch.from_numpy(mask)
     valence = torch.tensor([sample.valence for sample in samples], dtype=torch.float32)
-    return Batch(**tensors, valence=valence)
+    unknown = (0.0,) * len(EMOTIONS)
+    emotions = torch.tensor([sample.emotions or unknown for sample in samples])
+    return Batch(**tensors, valence=valence, emotions=emotions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,13 +93,10 @@ def _fields(view: object) -> dict[str, object]:
 
 
 def score_json(score: Score, t_ms: float) -> str:
-    """A score as flat JSON: the columns of a recording, the time, and the stages' latency."""
+    """A score as flat JSON: the columns of a recording, and the time."""
     row = row_of(score, t_ms / 1000)
-    stages = score.latency_ms
     values = {name: getattr(row, name) for name in NAMES}
-    values |= {"t_ms": t_ms, "transport_ms": stages.transport, "wait_ms": stages.wait}
-    values |= {"encode_ms": stages.encode, "fuse_ms": stages.fuse}
-    return json.dumps(values, allow_nan=False)
+    return json.dumps(values | {"t_ms": t_ms}, allow_nan=False)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The embedded encoders: a small causal convolutional voice network and a small face network.
 
-Valid convolutions without padding: the caller supplies the left context, so that a chunk behind
-its context gives exactly what the whole clip gives.
+Convolutions over time are valid, without padding: the caller supplies the left context, so that a
+chunk behind its context gives exactly what the whole clip gives.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.encoders.specs import STEM_KERNEL, STEM_STRIDES, VOICE_DILATIONS, VOICE_KERNEL
+from models.encoders.specs import (
+    STEM_KERNEL,
+    STEM_STRIDES,
+    VOICE_DILATIONS,
+    VOICE_KERNEL,
+    VOICE_STEM_CHANNELS,
+)
 from models.preprocessing import N_MELS
 from models.spec import ImageEncoderSpec, SequenceEncoderSpec
 
@@ -48,30 +54,64 @@ class CausalBlock(nn.Module):
         return x[:, :, self.lost :] + added
 
 
+class TemporalBlock(nn.Module):
+    """Dilated valid convolution, batch-normalised, with a residual cut to the frames that remain.
+
+    At inference the normalisation is a fixed scale per channel: causal, and nothing to compute.
+    """
+
+    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(channels, channels, kernel, dilation=dilation, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.lost = (kernel - 1) * dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] to [B, C, T - lost]."""
+        added: Tensor = self.dropout(F.relu(self.norm(self.convolution(x))))
+        return x[:, :, self.lost :] + added
+
+
 class VoiceEncoder(nn.Module):
-    """Log-mel [B, N, 64] to frames [B, T, D] at a quarter of the rate."""
+    """Log-mel [B, N, 64] to frames [B, T, D] at a quarter of the rate; about 0.3 M parameters.
+
+    The stem convolves over time and frequency: a voice's harmonics look alike wherever its pitch
+    lies, and with a thousand acted sentences that sharing is what generalises to other speakers.
+    """
 
     def __init__(self, spec: SequenceEncoderSpec) -> None:
         super().__init__()
         self.spec = spec
         channels = spec.channels or 128
-        widths = (N_MELS, channels * 3 // 4, channels)
+        self.input_norm = nn.BatchNorm1d(N_MELS)
+        widths = (1, *VOICE_STEM_CHANNELS)
         self.stem = nn.ModuleList(
-            nn.Conv1d(inputs, outputs, STEM_KERNEL, stride=stride)
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, STEM_KERNEL, (stride, 2), (0, 1), bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            )
             for inputs, outputs, stride in zip(widths[:-1], widths[1:], STEM_STRIDES, strict=True)
         )
-        self.blocks = nn.Sequential(
-            *(CausalBlock(channels, VOICE_KERNEL, dilation) for dilation in VOICE_DILATIONS)
+        bands = N_MELS >> len(STEM_STRIDES)
+        self.join = nn.Sequential(
+            nn.Conv1d(widths[-1] * bands, channels, 1, bias=False),
+            nn.BatchNorm1d(channels),
+            nn.ReLU(),
         )
-        self.norm = ChannelNorm(channels)
+        self.blocks = nn.Sequential(
+            *(TemporalBlock(channels, VOICE_KERNEL, dilation) for dilation in VOICE_DILATIONS)
+        )
         self.output = nn.Conv1d(channels, spec.dim, 1)
 
     def forward(self, mel: Tensor) -> Tensor:
         """Encode; of the last k * stride inputs come the last k frames."""
-        x = mel.transpose(1, 2)
+        x = self.input_norm(mel.transpose(1, 2)).transpose(1, 2)[:, None]  # [B, 1, N, 64]
         for layer in self.stem:
-            x = F.relu(layer(x))
-        frames: Tensor = self.output(self.norm(self.blocks(x)))
+            x = layer(x)
+        x = self.join(x.transpose(2, 3).flatten(1, 2))  # [B, C * bands, T] to [B, C, T]
+        frames: Tensor = self.output(self.blocks(x))
         return frames.transpose(1, 2)
 
 

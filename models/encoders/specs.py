@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from models.spec import ImageEncoderSpec, SequenceEncoderSpec
 
-STEM_KERNEL, STEM_STRIDES = 5, (2, 2)
-VOICE_KERNEL, VOICE_DILATIONS = 3, (1, 2, 4, 1, 2, 4)
+STEM_KERNEL, STEM_STRIDES = 3, (2, 2, 1, 1)
+VOICE_STEM_CHANNELS = (24, 48, 72, 96)
+VOICE_KERNEL, VOICE_DILATIONS = 3, (1, 2, 4)
 STUDENT_KERNEL, STUDENT_DILATIONS, STUDENT_STRIDE = 3, (1, 2, 4, 8), 5
 
 
@@ -20,7 +21,7 @@ def _voice_context() -> tuple[int, int]:
 
 
 def voice_spec(dim: int = 128, channels: int = 128) -> SequenceEncoderSpec:
-    """Log-mel at 100 Hz to frames at 25 Hz, looking back 1.2 s."""
+    """Log-mel at 100 Hz to frames at 25 Hz, looking back 0.8 s."""
     stride, context = _voice_context()
     return SequenceEncoderSpec(
         kind="embedded",

@@ -1,5 +1,6 @@
 """The training loop on samples whose valence can be learnt."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -136,11 +137,20 @@ def test_a_prediction_does_not_depend_on_its_batch(tmp_path: Path) -> None:
 
 def test_the_schedule_warms_up_then_steps_down() -> None:
     settings = Optimiser()
-    rates = [learning_rate(settings, epoch) for epoch in range(30)]
+    rates = [learning_rate(settings, epoch, 30) for epoch in range(30)]
     assert rates[:5] == pytest.approx([2e-5, 4e-5, 6e-5, 8e-5, 1e-4])
     assert rates[14] == pytest.approx(1e-4)
     assert rates[15] == pytest.approx(9e-5)
     assert rates[25] == pytest.approx(8.1e-5)
+
+
+def test_a_cosine_goes_from_the_full_rate_to_nothing() -> None:
+    settings = Optimiser(schedule="cosine", learning_rate=1e-3, warmup_epochs=2)
+    rates = [learning_rate(settings, epoch, 12) for epoch in range(12)]
+    assert rates[:2] == pytest.approx([5e-4, 1e-3])
+    assert all(later < earlier for earlier, later in pairwise(rates[1:]))
+    assert rates[6] + rates[7] == pytest.approx(1e-3)
+    assert 0 < rates[-1] < 1e-5
 
 
 def test_a_conformal_margin_covers_what_it_promises() -> None:

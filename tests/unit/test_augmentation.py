@@ -24,7 +24,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_sound_is_changed_within_reason_and_differs_between_rows() -> None:
     torch.manual_seed(0)
     mel, mask = batch()
-    changed = MelNoise(1.0)(mel, mask)
+    changed, _ = MelNoise(1.0)(mel, mask)
     assert changed.shape == mel.shape
     assert bool(changed.isfinite().all())
     assert changed.min() >= -1.0 - 1e-6
@@ -37,15 +37,33 @@ def test_sound_is_changed_within_reason_and_differs_between_rows() -> None:
 
 def test_sound_is_left_alone_at_probability_0() -> None:
     mel, mask = batch()
-    torch.testing.assert_close(MelNoise(0.0)(mel, mask), mel, atol=1e-5, rtol=0)
+    same, same_mask = MelNoise(0.0)(mel, mask)
+    assert torch.equal(same, mel)
+    assert torch.equal(same_mask, mask)
+
+
+def test_another_speaker_talks_faster_or_slower_and_says_the_same() -> None:
+    torch.manual_seed(1)
+    mel, mask = batch()
+    mask[0, 120:] = False
+    changed, kept = MelNoise(0.0, 1.0)(mel, mask)
+    lengths, before = kept.sum(1), mask.sum(1)
+    assert kept.shape == changed.shape[:2]
+    assert bool((kept.long().diff(dim=1) <= 0).all())  # each row's frames come first
+    assert len(set((lengths / before).tolist())) == len(mel)
+    assert bool(((lengths >= before / 1.26) & (lengths <= before / 0.79)).all())
+    assert bool(changed.isfinite().all())
+    # The tone moves by less than the largest change of a vocal tract.
+    moved = mel.mean(1).argmax(1) - changed.mean(1).argmax(1)
+    assert bool((moved.abs() <= 3).all())
 
 
 def test_the_same_generator_state_gives_the_same_sound() -> None:
     mel, mask = batch()
     torch.manual_seed(3)
-    first = MelNoise(0.8)(mel, mask)
+    first, _ = MelNoise(0.8, 0.8)(mel, mask)
     torch.manual_seed(3)
-    assert torch.equal(first, MelNoise(0.8)(mel, mask))
+    assert torch.equal(first, MelNoise(0.8, 0.8)(mel, mask)[0])
 
 
 def test_faces_are_normalised_again_and_some_are_left_alone() -> None:

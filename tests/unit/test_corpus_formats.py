@@ -15,6 +15,7 @@ from tests.unit.corpora import (
     write_pickle,
 )
 from trainer.corpus import Clip, Corpus, Features, Media
+from trainer.corpus.clip import EMOTIONS
 
 
 def _read(clip: Clip, modality: str) -> np.ndarray:
@@ -160,6 +161,30 @@ def test_manifest_with_files_beside_it_and_in_an_archive(tmp_path: Path) -> None
     assert (b.split, b.video.still, b.video.read_bytes()) == ("valid", True, b"a face")
     assert c.modalities == ("text",)
     assert _counts(corpus)["missing audio files"] == 1
+
+
+def test_emotions_come_from_votes_or_from_a_name(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(
+        "id,split,valence,text,emotion,votes_happy,votes_sad\n"
+        "a,train,1,one,neutral,3,1\n"
+        "b,train,1,two,Angry,,\n"
+        "c,train,1,three,hangry,,\n"
+        "d,train,1,four,,,\n"
+    )
+    corpus = trainer.corpus.open(tmp_path / "manifest.csv")
+    shares = [
+        None if clip.emotions is None else dict(zip(EMOTIONS, clip.emotions, strict=True))
+        for clip in corpus.clips
+    ]
+    assert shares[0] is not None
+    assert {name: share for name, share in shares[0].items() if share} == {
+        "happy": 0.75,
+        "sad": 0.25,
+    }
+    assert shares[1] is not None
+    assert shares[1]["angry"] == 1.0
+    assert shares[2:] == [None, None]
+    assert sum("emotions other than" in kind for kind in _counts(corpus)) == 1
 
 
 def test_several_corpora_at_once_keep_their_ids_apart(tmp_path: Path) -> None:

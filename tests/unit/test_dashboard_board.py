@@ -81,7 +81,7 @@ def test_a_score_is_the_wires_numbers_and_its_own_time() -> None:
         one.interval.high,
     )
     assert values["video_weight"] == one.video.weight
-    assert (values["mark"], values["trained"], values["wait_ms"]) == (
+    assert (values["mark"], values["trained"], values["latency_wait_ms"]) == (
         "begin",
         True,
         one.latency_ms.wait,

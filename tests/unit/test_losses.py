@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.losses import distillation, masked_mean, pinball, rank_n_contrast, rmse
+from trainer.losses import distillation, masked_mean, naming, pinball, rank_n_contrast, rmse
 
 
 def plain_rank_n_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -68,6 +68,17 @@ def test_masked_mean_ignores_nan_of_what_is_not_valid() -> None:
     values = torch.tensor([[1.0], [float("nan")]])
     assert masked_mean(values, torch.tensor([True, False])).item() == 1.0
     assert masked_mean(values, torch.tensor([False, False])).item() == 0.0
+
+
+def test_naming_is_least_at_the_true_shares_and_ignores_the_unnamed() -> None:
+    shares = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.0, 0.0]])
+    named = torch.tensor([True, False])
+    true = (0.95 * shares + 0.05 / 3).log()
+    least = naming(true, shares, named).item()
+    assert naming(true + torch.tensor([0.2, 0.0, 0.0]), shares, named).item() > least
+    assert naming(torch.zeros(2, 3), shares, named).item() == pytest.approx(np.log(3), abs=1e-6)
+    assert naming(true * torch.tensor([[1.0], [9.0]]), shares, named).item() == least
+    assert naming(true, shares, torch.tensor([False, False])).item() == 0
 
 
 def test_pinball_is_least_at_the_quantiles() -> None:

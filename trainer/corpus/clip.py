@@ -17,6 +17,18 @@ from models.spec import MODALITIES
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 VALENCE_RANGE = (-3.0, 3.0)
+EMOTIONS = (
+    "neutral",
+    "calm",
+    "happy",
+    "surprise",
+    "sad",
+    "angry",
+    "disgust",
+    "fear",
+    "contempt",
+)
+"""Names that corpora of acted voices and of faces use, the teacher beside the valence."""
 Severity = Literal["note", "lost", "error"]
 Floats = NDArray[np.float32]
 
@@ -101,6 +113,8 @@ class Clip:
     transcript: str | None = None
     duration_s: float | None = None
     weight: float = 1.0
+    emotions: tuple[float, ...] | None = None
+    """Share of each of ``EMOTIONS``, summing to 1, where the corpus names them."""
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """``manifest.csv``, our own format: one row per clip, paths relative to the file.
 
 Columns: ``id``, ``split``, ``valence``; optional ``group``, ``audio``, ``video``, ``image`` (a face
-crop), ``text``, ``start``, ``end`` (seconds within the media), ``seconds``, ``weight``. Others are
+crop), ``text``, ``start``, ``end`` (seconds within the media), ``seconds``, ``weight``, and for the
+emotion loss ``emotion`` (a name) or ``votes_NAME`` per emotion, which come first. Others are
 ignored. An archive of the manifest's name (``faces.zip`` beside ``faces.csv``) may hold the files.
 """
 
@@ -11,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 from trainer.corpus.checks import Ledger, assemble, corpus_name, split_by_name
-from trainer.corpus.clip import Clip, Corpus, CorpusError, Media
+from trainer.corpus.clip import EMOTIONS, Clip, Corpus, CorpusError, Media
 from trainer.corpus.tables import number, table
 
 COLUMNS = ("id", "split", "valence")
@@ -98,4 +99,20 @@ def _clip(row: dict[str, str], corpus: str, finder: _Finder, ledger: Ledger) -> 
         transcript=row.get("text", "").strip() or None,
         duration_s=seconds if seconds is not None else end_s - start_s if end_s else None,
         weight=1.0 if weight is None else weight,
+        emotions=_emotions(row, ledger),
     )
+
+
+def _emotions(row: dict[str, str], ledger: Ledger) -> tuple[float, ...] | None:
+    """Shares of the votes, or all of it on the emotion that is named."""
+    votes = [number(row.get(f"votes_{emotion}", "")) or 0.0 for emotion in EMOTIONS]
+    total = sum(votes)
+    if total > 0 and min(votes) >= 0:
+        return tuple(vote / total for vote in votes)
+    name = row.get("emotion", "").strip().lower()
+    if not name:
+        return None
+    if name not in EMOTIONS:
+        ledger.add("note", f"emotions other than {', '.join(EMOTIONS)} (not used)", name)
+        return None
+    return tuple(float(emotion == name) for emotion in EMOTIONS)

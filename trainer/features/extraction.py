@@ -163,6 +163,7 @@ def stored_clip(
         weight=clip.weight,
         duration_s=seconds or clip.duration_s or 0.0,
         keys=kept,
+        emotions=clip.emotions,
     )
 
 

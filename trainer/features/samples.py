@@ -28,6 +28,7 @@ class StoredClip:
     weight: float
     duration_s: float
     keys: Mapping[str, str]
+    emotions: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,14 @@ class StoredSamples:
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         frames = {name: self.stores[name].read(key) for name, key in clip.keys.items()}
-        return Sample(clip.id, clip.valence, clip.duration_s, corpus=clip.corpus, **frames)
+        return Sample(
+            clip.id,
+            clip.valence,
+            clip.duration_s,
+            corpus=clip.corpus,
+            emotions=clip.emotions,
+            **frames,
+        )
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -49,9 +49,9 @@ export class Card {
     chip(find(".speech"), score.speaking, score.speaking ? "speaking" : "silent");
     chip(find(".faces"), score.faces > 0, facesText(score.faces));
     MODALITIES.forEach(([key], i) => this.showWeight(key, this.weights[i]));
-    find(".total").textContent = `${score.latency_ms.toFixed(1)} ms`;
-    find(".stage-text").textContent = STAGES.map((stage) => `${stage} ${score[`${stage}_ms`].toFixed(1)}`).join(" · ");
-    STAGES.forEach((stage, i) => (this.stages[i].style.flexGrow = Math.max(0.001, score[`${stage}_ms`])));
+    find(".total").textContent = `${score.latency_total_ms.toFixed(1)} ms`;
+    find(".stage-text").textContent = STAGES.map((stage) => `${stage} ${score[`latency_${stage}_ms`].toFixed(1)}`).join(" · ");
+    STAGES.forEach((stage, i) => (this.stages[i].style.flexGrow = Math.max(0.001, score[`latency_${stage}_ms`])));
     this.showDrops();
     if (!find("canvas").hasAttribute("aria-label")) this.describe();
   }

@@ -38,7 +38,7 @@ export function showNumbers(body, cards) {
       share(score, "video"),
       score.speaking ? "yes" : "no",
       String(score.faces),
-      score.latency_ms.toFixed(1),
+      score.latency_total_ms.toFixed(1),
       String(score.dropped),
       String(score.seq),
     ]),
