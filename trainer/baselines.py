@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.metrics import RegressionMetrics, regression_metrics
 
@@ -39,4 +40,24 @@ def trivial_baselines(
     return tuple(
         Baseline(name, value, regression_metrics(np.full(len(labels), value), labels))
         for name, value in values.items()
+    )
+
+
+def constant_metrics(
+    train_labels: NDArray[np.float64], labels: NDArray[np.float64]
+) -> RegressionMetrics:
+    """What the best constant of the training labels reaches on ``labels`` [n].
+
+    Their median, which has the least error; where there are two classes, their more frequent
+    sign: a median of 0 would count as neither.
+    """
+    median = regression_metrics(np.full(len(labels), np.median(train_labels)), labels)
+    sign = 1.0 if (train_labels > 0).sum() >= (train_labels < 0).sum() else -1.0
+    majority = regression_metrics(np.full(len(labels), sign), labels)
+    return replace(
+        median,
+        acc2_has0=majority.acc2_has0,
+        acc2_non0=majority.acc2_non0,
+        f1_has0=majority.f1_has0,
+        f1_non0=majority.f1_non0,
     )

@@ -1,7 +1,7 @@
 """Evaluation: every subset of modalities, both flows, whole utterances and live windows.
 
 Every figure stands beside the constant that a model without any input would say (the training
-split's median), measured on the same clips.
+split's median; for two classes its more frequent sign), measured on the same clips.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.baselines import constant_metrics
 from trainer.metrics import RegressionMetrics, regression_metrics
 from trainer.model import SentimentModel
 from trainer.prediction import Flow, Predictions, View, predict, subsets
@@ -127,17 +128,19 @@ def evaluate(
         device: where to run.
     """
     device = device or next(model.parameters()).device
-    constants = {
-        name: float(np.median(labels)) for name, labels in train_labels.items() if len(labels)
-    }
     results = []
+    whole: dict[tuple[str, Flow, str], NDArray[np.float64]] = {}
     for span, view in views(simulates, window_s, samples.longest_s):
         found = predict(model, samples, shapes, view, device)
         pattern = view.pattern(simulates)
         for corpus, own in found.by_corpus().items():
-            if len(own) > 1:
-                constant = constants.get(corpus, 0.0)
-                result = _result(corpus, own, view.flow, pattern, span, constant, margins or {})
+            key = (corpus, view.flow, pattern)
+            unchanged = span == "window" and np.array_equal(whole[key], own.valence)
+            if span == "utterance":
+                whole[key] = own.valence
+            if len(own) > 1 and not unchanged:  # stills are the same in a window
+                known = train_labels.get(corpus, np.zeros(1))
+                result = _result(corpus, own, view.flow, pattern, span, known, margins or {})
                 results.append(result)
     curve = []
     flows: tuple[Flow, ...] = ("complete", "missing_text")
@@ -158,7 +161,7 @@ def _result(
     flow: Flow,
     pattern: str,
     span: Span,
-    constant: float,
+    train_labels: NDArray[np.float64],
     margins: dict[str, float],
 ) -> Result:
     margin = margins.get(pattern, 0.0)
@@ -171,7 +174,7 @@ def _result(
         span,
         len(found),
         regression_metrics(found.valence, found.labels),
-        regression_metrics(np.full(len(found), constant), found.labels),
+        constant_metrics(train_labels, found.labels),
         float(inside.mean()),
         float((high - low).mean()),
     )

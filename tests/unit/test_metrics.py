@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trainer.baselines import constant_metrics
 from trainer.metrics import regression_metrics
 
 
@@ -63,3 +64,12 @@ def test_trivial_baselines_on_the_real_test_split(shared_data: Path) -> None:
     assert zero.acc7 == pytest.approx(0.4136, abs=0.002)
     assert positive.acc2_non0 == pytest.approx(0.6285, abs=0.002)
     assert positive.acc2_has0 == pytest.approx(0.7102, abs=0.002)
+
+
+def test_the_best_constant_is_a_median_or_for_two_classes_a_sign() -> None:
+    labels = np.array([0.0, 0.0, 2.0, 1.0, -1.0])
+    found = constant_metrics(np.array([0.0, 0.0, 0.0, 1.0, 2.0, -1.0]), labels)
+    assert found.mae == pytest.approx(0.8)
+    assert found.acc2_non0 == pytest.approx(2 / 3)
+    assert found.acc2_has0 == pytest.approx(4 / 5)
+    assert constant_metrics(np.array([-1.0, 0.0]), labels).acc2_non0 == pytest.approx(1 / 3)
