@@ -129,6 +129,7 @@ class Assembly:
         voice = face = student = text = None
         if encoders.audio.kind == "embedded" and "audio" in names:
             voice = VoiceEncoder(self.audio_spec or voice_spec())
+            voice.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if encoders.video.kind == "embedded" and "video" in names:
             face = FaceEncoder(self.video_spec or face_spec())
             face.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+
+LINE_EVERY_S = 60.0
 
 
 class Progress(Protocol):
@@ -31,7 +34,7 @@ class Progress(Protocol):
 
 
 class TerminalProgress:
-    """Bars on stderr while work lasts; nothing but lines where stderr is no terminal."""
+    """Bars on stderr while work lasts; where that is no terminal, a line per minute."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._console = Console(file=sys.stderr, highlight=False)
@@ -52,7 +55,24 @@ class TerminalProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        shown = self._console.is_terminal and not self._quiet
-        with Bars(*columns, console=self._console, transient=True, disable=not shown) as bars:
+        if not self._console.is_terminal:
+            yield self._lines(title, total)
+            return
+        with Bars(*columns, console=self._console, transient=True, disable=self._quiet) as bars:
             task = bars.add_task(title, total=total)
             yield lambda: bars.advance(task)
+
+    def _lines(self, title: str, total: int) -> Callable[[], None]:
+        done, started = 0, time.monotonic()
+        told = started
+
+        def advance() -> None:
+            nonlocal done, told
+            done, now = done + 1, time.monotonic()
+            if now - told >= LINE_EVERY_S:
+                told = now
+                left = (now - started) / done * (total - done)
+                minutes = f"{(now - started) / 60:.0f} min, about {left / 60:.0f} left"
+                self.say(f"{title}: {done:,} of {total:,} ({minutes})")
+
+        return advance

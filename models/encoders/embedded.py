@@ -74,7 +74,7 @@ class TemporalBlock(nn.Module):
 
 
 class VoiceEncoder(nn.Module):
-    """Log-mel [B, N, 64] to frames [B, T, D] at a quarter of the rate; about 0.3 M parameters.
+    """Log-mel [B, N, 64] to frames [B, T, D] at a quarter of the rate; about 0.25 M parameters.
 
     The stem convolves over time and frequency: a voice's harmonics look alike wherever its pitch
     lies, and with a thousand acted sentences that sharing is what generalises to other speakers.
@@ -139,20 +139,22 @@ class ResidualBlock(nn.Module):
 
 
 class FaceEncoder(nn.Module):
-    """Normalised face crops [B, C, S, S] to frames [B, D]; about 0.7 M parameters."""
+    """Normalised face crops [B, C, S, S] to frames [B, D]; about 0.5 M parameters.
+
+    The first convolution keeps the full resolution: a mouth is a few pixels high in a 48 px crop.
+    """
 
     def __init__(self, spec: ImageEncoderSpec) -> None:
         super().__init__()
         self.spec = spec
         c = spec.channels or 24
         self.stem = nn.Sequential(
-            nn.Conv2d(spec.channels_in, c, 3, 2, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU()
-        )  # S / 2
+            nn.Conv2d(spec.channels_in, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU()
+        )  # S
         self.stages = nn.Sequential(
-            ResidualBlock(c, c, 1),
-            ResidualBlock(c, 2 * c, 2),  # S / 4
-            ResidualBlock(2 * c, 4 * c, 2),  # S / 8
-            ResidualBlock(4 * c, 6 * c, 2),  # S / 16
+            ResidualBlock(c, 2 * c, 2),  # S / 2
+            ResidualBlock(2 * c, 4 * c, 2),  # S / 4
+            ResidualBlock(4 * c, 6 * c, 2),  # S / 8
         )
         self.dropout = nn.Dropout(0.2)
         self.output = nn.Linear(6 * c, spec.dim)

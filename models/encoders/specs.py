@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.spec import ImageEncoderSpec, SequenceEncoderSpec
 
 STEM_KERNEL, STEM_STRIDES = 3, (2, 2, 1, 1)
-VOICE_STEM_CHANNELS = (24, 48, 72, 96)
+VOICE_STEM_CHANNELS = (16, 32, 48, 64)
 VOICE_KERNEL, VOICE_DILATIONS = 3, (1, 2, 4)
 STUDENT_KERNEL, STUDENT_DILATIONS, STUDENT_STRIDE = 3, (1, 2, 4, 8), 5
 

@@ -65,7 +65,8 @@ def test_every_graph_is_taken_in_every_precision(
     # What is not low is a head: valence, its interval, modality and query weights.
     heads = arithmetic.products - arithmetic.low_products
     assert heads == (4 if name == "default" else 3) * (graph == "fusion" and precision != "fp32")
-    assert arithmetic.wide_layers > 0
+    # The voice network's normalisation is folded into its convolutions: nothing stays wide there.
+    assert (arithmetic.wide_layers > 0) == ((name, graph) != ("default", "audio_encoder"))
 
 
 def test_low_precision_makes_a_smaller_plan(
