@@ -152,7 +152,7 @@ class Assembly:
             text,
             self.recipe.augmentation,
             self.recipe.training.mixed_precision,
-            self.recipe.loss.emotion > 0,
+            self.recipe.loss,
         )
 
     def parts(self, model: SentimentModel, scratch: Path) -> tuple[Parts, dict[str, Path]]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from trainer.checkpoint import Checkpoint, Epoch, History
 from trainer.distributed import Team
-from trainer.losses import LossTerms, LossWeights, distillation, double_flow, naming
+from trainer.losses import LossTerms, LossWeights, distillation, double_flow, naming, probing
 from trainer.metrics import regression_metrics
 from trainer.model import SentimentModel
 from trainer.prediction import Flow, View, predict
@@ -63,7 +63,7 @@ def learning_rate(settings: Optimiser, epoch: int, epochs: int) -> float:
 
 def loss_weights(loss: Loss) -> LossWeights:
     """The recipe's weights of the double-flow terms."""
-    return LossWeights(**loss.model_dump(exclude={"student", "emotion"}))
+    return LossWeights(**loss.model_dump(exclude={"student", "emotion", "encoder"}))
 
 
 def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> LossTerms:
@@ -94,6 +94,13 @@ def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> L
         scores = team.gather_tensor(model.emotions(own_missing.fused), rows)
         emotion = naming(scores, batch.emotions, named)
         terms = terms.plus("emotion", loss.emotion, emotion)
+    for name, probe in model.probes.items():
+        mask = getattr(batch, f"{name}_mask")
+        answers = team.gather_tensor(
+            probe(getattr(frames, name), getattr(frames, f"{name}_mask")), rows
+        )
+        guess = probing(answers, batch.valence, batch.emotions, mask.any(1))
+        terms = terms.plus(f"{name}_encoder", loss.encoder, guess)
     return terms
 
 

@@ -190,6 +190,20 @@ def naming(scores: Tensor, emotions: Tensor, valid: Tensor) -> Tensor:
     )
 
 
+def probing(answers: Tensor, labels: Tensor, emotions: Tensor, valid: Tensor) -> Tensor:
+    """Loss of an encoder's own answers: squared error of the valence, and the emotions' naming.
+
+    Args:
+        answers: [B, 1 + E], the valence first.
+        labels: [B] valence.
+        emotions: [B, E] shares; zeros where unknown.
+        valid: [B] bool, the clip has the encoder's modality.
+    """
+    error = (answers[:, :1] - labels[:, None]).square()
+    named = valid & (emotions.sum(1) > 0)
+    return masked_mean(error, valid) + naming(answers[:, 1:], emotions, named)
+
+
 def _interval_loss(output: NetworkOutput, labels: Tensor, quantiles: tuple[float, float]) -> Tensor:
     if output.low is None or output.high is None:
         raise ValueError("quantiles are given but the network has no uncertainty head")

@@ -19,7 +19,7 @@ from models.text_encoders import TunableTextEncoder
 from models.text_simulation.student import StudentTextSimulation
 from trainer.augmentation import FaceJitter, MelNoise
 from trainer.corpus.clip import EMOTIONS
-from trainer.recipe import Augmentation
+from trainer.recipe import Augmentation, Loss
 from trainer.samples import Batch
 
 
@@ -37,6 +37,34 @@ class Frames:
     video_mask: Tensor
 
 
+class Probe(nn.Module):
+    """Answers from an encoder's frames [B, T, D] alone, by their weighted mean and deviation.
+
+    The fused network multiplies several small numbers before it says anything; what is learnt
+    through it alone from a thousand clips is their mean.
+    """
+
+    def __init__(self, dim: int, answers: int, dropout: float = 0.4) -> None:
+        super().__init__()
+        self.weighting = nn.Linear(dim, 1)
+        self.layers = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(2 * dim, dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(dim, answers),
+        )
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Answers [B, answers] for frames [B, T, D] and their mask [B, T]."""
+        scores = self.weighting(frames)[..., 0].masked_fill(~mask, -1e4)
+        weights = torch.softmax(scores, 1)[..., None]
+        mean = (frames * weights).sum(1)
+        variance = (frames.square() * weights).sum(1) - mean.square()
+        answers: Tensor = self.layers(torch.cat([mean, variance.clamp(min=1e-5).sqrt()], 1))
+        return answers
+
+
 class SentimentModel(nn.Module):
     """The fusion network behind its trainable encoders; None where frames come ready-made."""
 
@@ -51,7 +79,7 @@ class SentimentModel(nn.Module):
         text_encoder: TunableTextEncoder | None = None,
         augmentation: Augmentation | None = None,
         mixed_precision: bool = False,
-        names_emotions: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -65,8 +93,18 @@ class SentimentModel(nn.Module):
             if augmentation and audio_encoder
             else None
         )
-        # Teaches only: not part of the bundle.
-        self.emotions = nn.Linear(network.spec.fused_dim, len(EMOTIONS)) if names_emotions else None
+        # These teach only: they are not part of the bundle.
+        loss = loss or Loss()
+        fused_dim = network.spec.fused_dim
+        self.emotions = nn.Linear(fused_dim, len(EMOTIONS)) if loss.emotion > 0 else None
+        embedded = {"audio": audio_encoder, "video": video_encoder}
+        self.probes = nn.ModuleDict(
+            {
+                name: Probe(encoder.spec.dim, 1 + len(EMOTIONS))
+                for name, encoder in embedded.items()
+                if encoder is not None and loss.encoder > 0
+            }
+        )
         self.picture = FaceJitter(augmentation.picture) if augmentation and video_encoder else None
         self.mixed_precision = mixed_precision
         silence = torch.from_numpy(mel_of_silence())

@@ -156,6 +156,8 @@ class Loss(Section):
     """Distillation of the student text simulation to the text encoder's states."""
     emotion: float = Field(0.0, ge=0)
     """Naming the emotions of the corpora that name them: a richer teacher than one number."""
+    encoder: float = Field(0.0, ge=0)
+    """Valence and emotions from an embedded encoder's frames alone: a short way to its weights."""
 
 
 class Optimiser(Section):

@@ -61,8 +61,12 @@ text_simulation = { kind = "student" }
 [network]
 hidden_dim = 16
 fused_dim = 8
+[loss]
+emotion = 0.5
+encoder = 0.5
 [augmentation]
 sound = 0.5
+speaker = 0.5
 [training]
 batch = 8
 epochs = 2
@@ -89,7 +93,7 @@ def write_corpora(folder: Path) -> list[Path]:
     for name, column, suffix in (("sounds", "audio", "wav"), ("faces", "image", "png")):
         place = folder / name
         place.mkdir(parents=True)
-        rows = [f"id,split,valence,{column}"]
+        rows = [f"id,split,valence,{column},emotion"]
         for index, split in enumerate(SPLITS):
             valence = round(float(generator.uniform(-3, 3)), 2)
             path = place / f"{index}.{suffix}"
@@ -99,7 +103,8 @@ def write_corpora(folder: Path) -> list[Path]:
                 picture = generator.integers(0, 60, (48, 48, 3)).astype(np.uint8)
                 picture[:, : 24 + round(7 * valence)] += 120
                 cv2.imwrite(str(path), picture)
-            rows.append(f"{name[0]}{index},{split},{valence},{path.name}")
+            emotion = "happy" if valence > 0 else "sad"
+            rows.append(f"{name[0]}{index},{split},{valence},{path.name},{emotion}")
         (place / "manifest.csv").write_text("\n".join(rows) + "\n")
         found.append(place)
     (folder / "sounds" / "3.wav").write_bytes(b"this is not a sound")

@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.losses import distillation, masked_mean, naming, pinball, rank_n_contrast, rmse
+from trainer.losses import (
+    distillation,
+    masked_mean,
+    naming,
+    pinball,
+    probing,
+    rank_n_contrast,
+    rmse,
+)
 
 
 def plain_rank_n_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -79,6 +87,15 @@ def test_naming_is_least_at_the_true_shares_and_ignores_the_unnamed() -> None:
     assert naming(torch.zeros(2, 3), shares, named).item() == pytest.approx(np.log(3), abs=1e-6)
     assert naming(true * torch.tensor([[1.0], [9.0]]), shares, named).item() == least
     assert naming(true, shares, torch.tensor([False, False])).item() == 0
+
+
+def test_probing_is_of_the_clips_that_have_the_modality_and_of_named_emotions() -> None:
+    labels = torch.tensor([1.0, -1.0, 2.0])
+    shares = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    answers = torch.tensor([[1.0, 0.0, 0.0], [0.0, 9.0, 0.0], [99.0, 9.0, 0.0]])
+    heard = torch.tensor([True, True, False])
+    # Squared errors 0 and 1; one emotion of two, guessed blindly.
+    assert probing(answers, labels, shares, heard).item() == pytest.approx(0.5 + np.log(2))
 
 
 def test_pinball_is_least_at_the_quantiles() -> None:
