@@ -1,8 +1,8 @@
 """How scores behave on real clips: a plot per clip, and a table of jitter, response and nil.
 
 ``python -m benchmarks.behaviour CLIP... --out FOLDER`` scores each clip through the live core and
-draws valence, interval and modality weights over time. The plots are of people: look at them, do
-not publish them.
+draws valence, interval and modality weights over time. *jitter* is the mean step of the rolling
+valence of that of the unsmoothed one. The plots are of people: look at them, do not publish them.
 """
 
 from __future__ import annotations
@@ -121,19 +121,13 @@ def main() -> None:
     bundle = bundles.open(arguments.bundle)
     settings = load()
     table = Table(
-        "clip",
-        "scores",
-        "nil",
-        "lowest",
-        "mean",
-        "highest",
-        "width",
-        title=str(f"{bundle.config.name} {bundle.config.version}"),
+        title=f"{bundle.config.name} {bundle.config.version}", box=None, padding=(0, 1, 0, 0)
     )
-    for name in ("jitter", "unsmoothed", "jumps", "response s"):
+    table.add_column("clip", no_wrap=True, min_width=16)
+    for name in ("scores", "nil", "low", "mean", "high", "width", "jitter", "jumps", "lag s"):
         table.add_column(name, justify="right")
+    backend = choose("onnx", bundle).backend
     for clip in arguments.clips:
-        backend = choose("onnx", bundle).backend
         scores = list(score_clip(clip, settings, bundle, backend))
         found = measure(clip.stem, scores)
         table.add_row(
@@ -141,7 +135,8 @@ def main() -> None:
             str(found.scores),
             f"{found.nil_share:.0%}",
             *(f"{v:+.2f}" for v in (found.low, found.mean, found.high)),
-            *(f"{v:.2f}" for v in (found.width, found.jitter, found.jitter_window)),
+            f"{found.width:.2f}",
+            f"{found.jitter:.2f}/{found.jitter_window:.2f}",
             str(found.jumps),
             f"{found.response_s:.1f}",
         )

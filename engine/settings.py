@@ -113,6 +113,8 @@ class InferenceSettings(Section):
     """How long a window waits for a modality that lags behind."""
     min_coverage: float = Field(0.1, ge=0.0, le=1.0)
     """A modality covering less of its window counts as absent."""
+    max_age_ms: int = Field(2_000, ge=100)
+    """A voice or face this long gone counts as absent, though the window still holds it."""
     stream_timeout_s: float = Field(30.0, gt=0)
     """A stream silent for this long is forgotten."""
     max_streams: int = Field(1024, ge=1)

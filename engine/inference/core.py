@@ -57,6 +57,8 @@ class Window:
     voiced: float
     """Share of the sound in the window that is voiced."""
     text_source: TextSource
+    is_new: bool
+    """Whether any of its modalities brought evidence since the last window."""
 
     @property
     def pattern(self) -> str:
@@ -259,12 +261,13 @@ class InferenceCore:
             "text": 0.0,
         }
         frames: dict[str, Frames | None] = dict.fromkeys(MODALITIES)
+        recent_ns = max(start_ns, end_ns - self._settings.max_age_ms * 1_000_000)
         # Silence is not evidence: without a voice neither the sound nor what it simulates counts.
-        if voiced_ns and audio.frames is not None:
+        if audio.voiced.covered_ns(recent_ns, end_ns) and audio.frames is not None:
             frames["audio"] = audio.frames.between(start_ns, end_ns)
             if (simulated := audio.simulated(start_ns, end_ns)) is not None:
                 frames["text"], coverage["text"] = simulated
-        if video.frames is not None:
+        if video.seen.covered_ns(recent_ns, end_ns) and video.frames is not None:
             frames["video"] = video.frames.between(start_ns, end_ns)
         source: TextSource = "simulated"
         given_ns = given.spans.covered_ns(start_ns, end_ns)
@@ -278,7 +281,8 @@ class InferenceCore:
         if frames["text"] is None:
             source = "none"
         voiced = min(voiced_ns / heard_ns, 1.0) if heard_ns else 0.0
-        return Window(state, due, frames, coverage, voiced, source)
+        is_new = any(frames[name] is not None for name in state.news(end_ns))
+        return Window(state, due, frames, coverage, voiced, source, is_new)
 
     def _fuse(self, windows: Sequence[Window]) -> list[Fused | None]:
         """Run the network on the windows that hold anything, MAX_ROWS at a time."""
@@ -333,7 +337,10 @@ class InferenceCore:
         self, window: Window, fused: Fused | None, now_ns: int, stages_ns: tuple[int, int]
     ) -> Score:
         state, end_ns = window.stream, window.due.end_ns
-        seen = None if fused is None else Observation(fused.valence, fused.low, fused.high)
+        # A window that saw and heard nothing new repeats old evidence, which is none about now.
+        seen = None
+        if fused is not None and window.is_new:
+            seen = Observation(fused.valence, fused.low, fused.high)
         rolling = state.rolling.update((end_ns - state.grid.t0_ns) / 1e9, seen)
         sample_ns, arrived_ns = state.arrival(end_ns)
         transport = (state.local_ns(arrived_ns) - sample_ns) / MS

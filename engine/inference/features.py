@@ -263,6 +263,8 @@ class TextTrack:
         self._dim = config.network.text_dim
         self.frames = FrameRing(self._dim, capacity(config.window_ms / 1000.0 * MAX_TOKENS_PER_S))
         self._waiting: list[Text] = []
+        self.is_new = False
+        """Whether a transcript was taken in since the last window."""
 
     @property
     def newest_ns(self) -> int | None:
@@ -284,10 +286,12 @@ class TextTrack:
         share = np.arange(1, len(frames) + 1) / max(len(frames), 1)
         self.frames.append(frames, start_ns + (share * (end_ns - start_ns)).astype(np.int64))
         self.spans.add(start_ns, end_ns)
+        self.is_new = True
 
     def finish(self, before_ns: int) -> None:
         """Drop what no window will ask for again."""
         self.spans.forget(before_ns)
+        self.is_new = False
 
 
 def file(ring: FrameRing, frames: Frames, t_end_ns: Times) -> None:

@@ -5,8 +5,8 @@ interval, so an unsure window moves the valence little; the process variance is 
 running mean of those variances such that windows of equal certainty halve the distance to
 a steady score in ``half_life_s``. Windows overlap and share the model's errors, so averaging
 them does not make the model right: the reported interval is the filtered interval of the
-windows, not the (much smaller) variance of the filter, widened by what the random walk adds
-while nothing is seen or heard.
+windows, not the (much smaller) variance of the filter. While nothing is seen or heard it widens
+steadily, until at ``hold_s`` it spans the scale and the valence is given up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from engine.wire.messages import VALENCE_RANGE, Interval, NoValueReason
 
 Z90 = 1.6448536269514722
+PRIOR_STD = (VALENCE_RANGE[1] - VALENCE_RANGE[0]) / (2.0 * Z90)
+"""Standard deviation whose 90 % interval is as wide as the scale: that of knowing nothing."""
 MIN_STD = 0.05
 """Floor of a window's standard deviation: an interval of no width is not believed."""
 
@@ -65,7 +67,7 @@ class RollingValence:
         self._typical = 0.0
         self._below = 0.0
         self._above = 0.0
-        self._unseen_variance = 0.0
+        self._unseen_std = 0.0
         self._trend: float | None = None
 
     def update(self, time_s: float, seen: Observation | None) -> Rolling:
@@ -93,9 +95,8 @@ class RollingValence:
         return self._typical * gain * gain / (1.0 - gain) if gain < 1.0 else math.inf
 
     def _drift(self, elapsed_s: float) -> None:
-        added = self._process_variance(elapsed_s)
-        self._variance += added
-        self._unseen_variance += added
+        self._variance += self._process_variance(elapsed_s)
+        self._unseen_std += PRIOR_STD * elapsed_s / self._hold_s  # no drift without a hold
         if self._trend is not None:
             self._trend *= 1.0 - self._gain(elapsed_s)
 
@@ -120,7 +121,7 @@ class RollingValence:
                 self._trend = trend + rate * (slope - trend)
         self._below += gain * (max(seen.valence - seen.low, 0.0) - self._below)
         self._above += gain * (max(seen.high - seen.valence, 0.0) - self._above)
-        self._unseen_variance *= (1.0 - gain) ** 2
+        self._unseen_std *= 1.0 - gain
         self._seen_s = self._time_s
         self._ever_seen = True
 
@@ -130,9 +131,9 @@ class RollingValence:
             warming_up = not self._ever_seen and started < self._warm_up_s
             return Rolling(None, None, None, "warming_up" if warming_up else "no_voice_and_no_face")
         valence = clip(self._valence)
-        unseen = Z90 * Z90 * self._unseen_variance
+        unseen = Z90 * self._unseen_std
         interval = Interval(
-            low=min(clip(valence - math.sqrt(self._below**2 + unseen)), valence),
-            high=max(clip(valence + math.sqrt(self._above**2 + unseen)), valence),
+            low=min(clip(valence - math.hypot(self._below, unseen)), valence),
+            high=max(clip(valence + math.hypot(self._above, unseen)), valence),
         )
         return Rolling(valence, interval, self._trend, None)

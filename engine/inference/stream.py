@@ -54,6 +54,7 @@ class StreamState:
             settings.half_life_s, settings.hold_s, warm_up_s=config.window_ms / 1000.0
         )
         self.arrived_ns = now_ns
+        self._scored_ns = first.t_start_ns
         self.dropped = 0
         self.mark: str | None = None
         self._seq: dict[type[Input], int] = {}
@@ -144,8 +145,19 @@ class StreamState:
         before = [item for item in self._arrivals if end_ns - self.hop_ns < item[0] <= end_ns]
         return max(before) if before else (end_ns, end_ns + self.offset_ns)
 
+    def news(self, end_ns: int) -> frozenset[str]:
+        """Name the modalities that brought a voice, a face, a transcript since the last window."""
+        since_ns = self._scored_ns
+        new = {
+            "audio": self.audio.voiced.covered_ns(since_ns, end_ns) > 0,
+            "video": self.video.seen.covered_ns(since_ns, end_ns) > 0,
+            "text": self.text.is_new,
+        }
+        return frozenset(name for name, is_new in new.items() if is_new)
+
     def finish(self, end_ns: int) -> None:
         """Drop what no window after the one that ends at ``end_ns`` will ask for."""
+        self._scored_ns = end_ns
         before_ns = end_ns - self.window_ns
         self.audio.finish(before_ns)
         self.video.finish(before_ns)

@@ -249,13 +249,28 @@ def test_a_valence_is_held_with_a_growing_interval_and_then_given_up() -> None:
     core, _ = make_core(settings=InferenceSettings(hold_s=3.0))
     messages = [face(i, there=i < 20) for i in range(120)]
     scores = play(core, messages)
-    held = [s for s in scores if s.valence_window is None and s.valence is not None]
-    widths = [s.interval.high - s.interval.low for s in held]
-    assert len(held) >= 4
+    before = [s for s in scores if s.envelope.t_end_ns - T0 <= 2_000 * MS]
+    held = [s for s in scores[len(before) :] if s.valence is not None]
+    assert {round(s.valence, 4) for s in held} == {round(before[-1].valence, 4)}
+    widths = [s.interval.high - s.interval.low for s in (before[-1], *held)]
+    assert len(held) == 5
+    assert held[0].valence_window is not None, "the window still holds the face, but a past one"
     assert all(later > earlier for earlier, later in pairwise(widths))
+    assert widths[-1] > 4
     assert scores[-1].valence is None
     assert scores[-1].reason == "no_voice_and_no_face"
     assert scores[-1].faces == 0
+
+
+def test_a_face_long_gone_is_absent_although_the_window_still_holds_it() -> None:
+    core, _ = make_core(settings=InferenceSettings(max_age_ms=1_000))
+    messages = [sound(i) for i in range(120)] + [face(i, there=i < 20) for i in range(48)]
+    by_end = {(s.envelope.t_end_ns - T0) // MS: s for s in play(core, messages)}
+    assert by_end[2_500].video.present
+    assert not by_end[3_000].video.present
+    assert by_end[3_000].video.coverage == pytest.approx(0.5)
+    assert by_end[3_000].video.weight == 0.0
+    assert by_end[3_000].audio.present
 
 
 def test_a_gap_leaves_a_hole_and_resets_the_context() -> None:
