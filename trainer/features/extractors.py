@@ -24,7 +24,7 @@ from models.spec import ImageEncoderSpec, SequenceEncoderSpec
 from models.text_encoders import TextEncoder, tokenize
 from trainer.corpus import Clip, CorpusError, Features, Media
 from trainer.features.media import MediaReader
-from trainer.features.store import FrameStore
+from trainer.features.store import SECONDS_DIGITS, FrameStore
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
@@ -129,7 +129,10 @@ class MelExtractor:
 
 
 class MelSource:
-    """Log-mel of clips: out of the store of an earlier run where it is there, else made."""
+    """Log-mel of clips: out of the store of an earlier run where it is there, else made.
+
+    What is made is rounded as the store would, so that a run does not depend on which it was.
+    """
 
     def __init__(self, extractor: MelExtractor, store: FrameStore | None) -> None:
         self._extractor = extractor
@@ -148,7 +151,8 @@ class MelSource:
                 frames = np.asarray(self._store.read(key), np.float32)
                 return frames, self._store.entry(key).seconds
         (made,) = self._extractor.extract([clip])
-        return np.asarray(made.frames, np.float32), made.seconds
+        stored = np.asarray(made.frames, self._extractor.dtype)
+        return np.asarray(stored, np.float32), round(made.seconds, SECONDS_DIGITS)
 
 
 class CropExtractor:

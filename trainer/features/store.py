@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 Array = NDArray[np.generic]
 SHARD_BYTES = 1 << 30
 VERSION = 1
+SECONDS_DIGITS = 3
 
 
 class FeatureError(Exception):
@@ -126,7 +127,7 @@ class FrameStore:
             with path.open("r+b" if path.exists() else "w+b") as file:
                 file.seek(first * self._row_bytes)
                 file.write(np.ascontiguousarray(frames, self.dtype).tobytes())
-            entry = Entry(key, shard, first, len(frames), round(float(seconds), 3))
+            entry = Entry(key, shard, first, len(frames), round(float(seconds), SECONDS_DIGITS))
             index.write(json.dumps(asdict(entry)) + "\n")
             index.flush()
         except OSError as error:

@@ -103,7 +103,9 @@ def _difference(graph: str, expected: Outputs, actual: Outputs) -> float:
             raise BackendError(f"{graph}: {name}: expected {list(values.shape)}, got {shape}")
         known = np.isfinite(values)
         if not np.array_equal(known, np.isfinite(found)):
-            raise BackendError(f"{graph}: {name}: NaN in other places than expected")
+            raise BackendError(
+                f"{graph}: the plan differs from ONNX Runtime: {name} is NaN in other places"
+            )
         difference = np.abs(found[known] - values[known]) / (1 + np.abs(values[known]))
         worst = max(worst, float(difference.max(initial=0.0)))
     return worst
