@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,13 @@ from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Audio, Video
 
+log = logging.getLogger(__name__)
+
 AHEAD = 256
 """Messages decoded ahead: some 7 seconds, so that a slow picture delays nothing."""
+MAX_LAG_NS = 1_000_000_000
+"""A clip that is later than this pauses, and goes on where it is: a machine too slow for it would
+otherwise send ever older messages, which the inference worker refuses."""
 
 Item = Audio | Video | Exception | None
 
@@ -53,8 +60,11 @@ def play(
     settings: EngineSettings,
     stop: Stop,
     emit: Callable[[Audio | Video], None],
+    counters: Counter[str],
 ) -> None:
     """Play a clip until its end or ``stop``; media time 0 is the moment of the first message.
+
+    Every pause for want of decoded messages is counted (``pauses``).
 
     Raises:
         CaptureError: the clip cannot be read.
@@ -85,14 +95,17 @@ def play(
     decoder = threading.Thread(target=decode, name="decode", daemon=True)
     decoder.start()
     try:
-        _send_in_time(ahead, stop, emit)
+        _send_in_time(ahead, stop, emit, counters)
     finally:
         over.set()
         decoder.join(timeout=5)
 
 
 def _send_in_time(
-    ahead: queue.Queue[Item], stop: Stop, emit: Callable[[Audio | Video], None]
+    ahead: queue.Queue[Item],
+    stop: Stop,
+    emit: Callable[[Audio | Video], None],
+    counters: Counter[str],
 ) -> None:
     origin_ns: int | None = None
     while not stop.is_set():
@@ -107,6 +120,11 @@ def _send_in_time(
         media = item.envelope
         if origin_ns is None:
             origin_ns = now_ns() - media.t_end_ns
+        if (lag_ns := now_ns() - origin_ns - media.t_end_ns) > MAX_LAG_NS:
+            if not counters["pauses"]:
+                log.warning("clip: this machine cannot keep up with it: it pauses now and then")
+            counters["pauses"] += 1
+            origin_ns += lag_ns
         end_ns = origin_ns + media.t_end_ns
         if stop.wait(max(0.0, (end_ns - now_ns()) / NS_PER_S)):
             return

@@ -98,7 +98,7 @@ def run_capture(
         try:
             if stream.source is not None:
                 outbox.change("running")
-                play(stream.source, stream.name, settings, stop, outbox.emit)
+                play(stream.source, stream.name, settings, stop, outbox.emit, outbox.counters)
                 outbox.change("ended")
             else:
                 _keep_open(stream, device, settings, stop, outbox)

@@ -1,0 +1,32 @@
+"""A clip that is played as if live stays live on a machine that stands still for a while."""
+
+import threading
+import time
+from collections import Counter
+from itertools import pairwise
+
+from engine.capture.playback import play
+from engine.settings import load
+from engine.wire.clock import now_ns
+from engine.wire.messages import Audio, Video
+
+
+def test_a_clip_that_was_held_up_goes_on_in_the_present() -> None:
+    stop, counters = threading.Event(), Counter[str]()
+    lags_ns: list[int] = []
+    ends_ns: dict[type, list[int]] = {Audio: [], Video: []}
+
+    def emit(message: Audio | Video) -> None:
+        lags_ns.append(now_ns() - message.envelope.t_end_ns)
+        ends_ns[type(message)].append(message.envelope.t_end_ns)
+        if len(lags_ns) == 10:
+            time.sleep(3.0)  # the process is stopped, or the machine asleep
+        if len(lags_ns) == 60:
+            stop.set()
+
+    play("sample", "s", load(), stop, emit, counters)
+    assert counters["pauses"] >= 1
+    assert lags_ns[-1] < 2_000_000_000
+    for ends in ends_ns.values():
+        assert ends == sorted(ends)
+        assert max(late - early for early, late in pairwise(ends)) > 2_000_000_000
