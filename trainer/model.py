@@ -163,7 +163,7 @@ class SentimentModel(nn.Module):
         return changed
 
     def complete(self, frames: Frames) -> NetworkOutput:
-        """The complete flow: audio, real text, video; simulated where there is no real text."""
+        """The complete flow: audio, real text, video."""
         output: NetworkOutput = self.network(
             frames.audio,
             frames.text,

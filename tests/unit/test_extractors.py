@@ -16,8 +16,9 @@ from models.preprocessing import log_mel, mel_of_silence, normalise_crop, to_flo
 from models.spec import TextEncoderSpec
 from models.text_encoders import TextEncoder, TunableTextEncoder, tokenize
 from tests.unit.tiny_models import bert
-from trainer.corpus import Clip, CorpusError, Media, hold_back
+from trainer.corpus import Clip, Corpus, CorpusError, Media, hold_back
 from trainer.corpus import open as open_corpus
+from trainer.features.extraction import existing_store, extract
 from trainer.features.extractors import (
     ContentKeys,
     CropExtractor,
@@ -47,6 +48,17 @@ def test_sound_is_that_of_a_live_stream() -> None:
     assert found.seconds == pytest.approx(len(live) / 16_000, abs=0.01)
 
 
+def test_log_mel_is_the_same_whether_it_was_stored_before_or_not(tmp_path: Path) -> None:
+    clip, extractor = clip_of(Media(SAMPLE_CLIP)), MelExtractor(MediaReader())
+    made, seconds = MelSource(extractor, existing_store(tmp_path, extractor)).read(clip)
+    extract(Corpus("c", tmp_path, "test", (clip,)), [extractor], tmp_path)
+    store = existing_store(tmp_path, extractor)
+    assert store is not None
+    read, stored_seconds = MelSource(extractor, store).read(clip)
+    np.testing.assert_array_equal(made, read)
+    assert seconds == stored_seconds
+
+
 def test_crops_are_those_of_a_live_stream_and_a_stretch_has_its_own() -> None:
     live = [m for m in live_messages() if isinstance(m, Video) and m.crop is not None]
     extractor = CropExtractor(MediaReader())
@@ -69,7 +81,8 @@ def test_voice_frames_of_a_bundle_are_those_of_its_streaming_encoder() -> None:
     voice = VoiceFrameExtractor(MelSource(mel_of, None), reader, module, spec, "voice/test")
     (found,) = voice.extract([clip_of(Media(SAMPLE_CLIP))])
     stream, frames = SequenceStream(spec, mel_of_silence()), []
-    mel = log_mel(to_float(read_sound(SAMPLE_CLIP)))
+    stored = log_mel(to_float(read_sound(SAMPLE_CLIP))).astype(mel_of.dtype)
+    mel = stored.astype(np.float32)
     for start in range(0, len(mel), 37):
         stream.push(mel[start : start + 37])
         pending = stream.pending()
