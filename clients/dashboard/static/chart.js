@@ -4,8 +4,8 @@ import { Cursor } from "./cursor.js";
 import { clock, clockShort, duration, reasonText, signed } from "./format.js";
 import { FACE, SPEAKING } from "./series.js";
 
-export const LEFT = 40;
-export const TOP = 18;
+const LEFT = 40;
+const TOP = 18;
 const RIGHT = 10;
 const LANE = 6;
 const LANES = 38; // both lanes with their spaces
@@ -36,6 +36,11 @@ export class Chart {
 
   x(t) {
     return LEFT + (t - this.now + this.span) * this.scale;
+  }
+
+  /** The time at a place, the other way round. */
+  time(x) {
+    return this.now - this.span + (x - LEFT) / this.scale;
   }
 
   y(v) {

@@ -1,6 +1,5 @@
 // Reading single scores off a chart: by pointer, or by keyboard.
 
-import { LEFT, TOP } from "./chart.js";
 import { clock, reasonText, signed } from "./format.js";
 
 export class Cursor {
@@ -9,7 +8,7 @@ export class Cursor {
     this.chart = chart;
     this.box = box;
     this.time = null; // that is read; null for none
-    const at = (event) => chart.now - chart.span + (event.offsetX - LEFT) / chart.scale;
+    const at = (event) => chart.time(event.offsetX);
     canvas.addEventListener("pointermove", (event) => this.read(at(event)));
     canvas.addEventListener("pointerleave", () => this.read(null));
     canvas.addEventListener("blur", () => this.read(null));
@@ -51,12 +50,12 @@ export class Cursor {
     const { series } = chart;
     const i = this.time === null ? -1 : this.nearest(this.time);
     const x = i < 0 ? -Infinity : chart.x(series.t[i]);
-    this.box.hidden = x < LEFT - 1;
+    this.box.hidden = x < chart.x(chart.now - chart.span) - 1;
     if (this.box.hidden) return;
     g.strokeStyle = chart.ink("muted");
     g.lineWidth = 1;
     g.beginPath();
-    g.moveTo(Math.round(x) + 0.5, TOP);
+    g.moveTo(Math.round(x) + 0.5, chart.y(3));
     g.lineTo(Math.round(x) + 0.5, chart.y(-3));
     g.stroke();
     const v = series.v[i];
