@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 AHEAD = 256
 """Messages decoded ahead: some 7 seconds, so that a slow picture delays nothing."""
+PASS_GAP_NS = 25_000_000
+"""Between two passes of a clip: more than is taken for jitter, so that this cut counts as a gap. No
+encoder's context reaches over it, and windows end where the sound's chunks do again."""
 MAX_LAG_NS = 1_000_000_000
 """A clip that is later than this pauses, and goes on where it is: a machine too slow for it would
 otherwise send ever older messages, which the inference worker refuses."""
@@ -51,7 +54,7 @@ def passes(path: Path, stream: str, settings: EngineSettings) -> Iterator[Audio 
             yield message
         if not settings.capture.loop or end_ns == start_ns:
             return
-        start_ns = end_ns
+        start_ns = end_ns + PASS_GAP_NS
 
 
 def play(

@@ -1,11 +1,13 @@
-"""A clip that is played as if live stays live on a machine that stands still for a while."""
+"""A clip played as if live: again and again, and on a machine that stands still for a while."""
 
 import threading
 import time
 from collections import Counter
-from itertools import pairwise
+from itertools import islice, pairwise
+from pathlib import Path
 
-from engine.capture.playback import play
+from engine.capture.clip import read_clip
+from engine.capture.playback import passes, play
 from engine.settings import load
 from engine.wire.clock import now_ns
 from engine.wire.messages import Audio, Video
@@ -30,3 +32,13 @@ def test_a_clip_that_was_held_up_goes_on_in_the_present() -> None:
     for ends in ends_ns.values():
         assert ends == sorted(ends)
         assert max(late - early for early, late in pairwise(ends)) > 2_000_000_000
+
+
+def test_every_pass_of_a_clip_comes_after_the_one_before(shared_data: Path) -> None:
+    clip = shared_data / "clips" / "edge_noface_face.mov"  # its picture lasts longer than its sound
+    once = list(read_clip(clip, load()))
+    twice = list(islice(passes(clip, "s", load()), 2 * len(once)))
+    for kind in (Audio, Video):
+        ends = [m.envelope.t_end_ns for m in twice if isinstance(m, kind)]
+        assert len(ends) == 2 * sum(isinstance(m, kind) for m in once)
+        assert all(early < late for early, late in pairwise(ends))
