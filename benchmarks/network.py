@@ -1,8 +1,11 @@
-"""Forward pass: ours in PyTorch and ONNX Runtime against the published arithmetic in PyTorch.
+"""The network at work: ours in PyTorch and ONNX Runtime against the published arithmetic.
 
-The plain network below does what the published one does, module by module, with the same
-weights; before anything is timed, all three are checked to agree to 1e-4. Runs are interleaved,
-one thread each, figures are medians and ratios of one run.
+The plain network below does what the published one does, module by module, in PyTorch, with the
+same weights; before anything is timed, all are checked to agree to 1e-4. *Whole* is a forward of
+a whole window. *Fusion* runs on projected frames, as the engine keeps them; *hop* is that and
+the projection of the frames that came since the last score: what a running stream pays. The
+published network can only do the whole. Runs are interleaved, one thread each, figures are
+medians and ratios of one run.
 
     python benchmarks/network.py [--repeats 30]
 """
@@ -15,20 +18,26 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from models.export import export_graph
+from models.export import export_graph, graph_modules
 from models.network import SentimentNetwork
-from models.spec import NetworkSpec
+from models.spec import MODALITIES, PROJECTIONS, NetworkSpec
 
 FRAMES = {"audio": 200, "text": 12, "video": 100}
 """Of a 4 s window at the paper's rates: 50 Hz, a few words, 25 fps."""
+NEW = {"audio": 25, "text": 2, "video": 13}
+"""Of a hop of 0.5 s."""
+Array = NDArray[np.float32]
+Window = dict[str, Array]
 SIZES = {
     "paper (1024/4096/1024)": ((1024, 4096, 1024), 256, 128),
     "embedded (128/384/128)": ((128, 384, 128), 128, 64),
@@ -43,21 +52,20 @@ class PlainNetwork(nn.Module):
         super().__init__()
         spec = ours.spec
         d = spec.hidden_dim
-        self.projections, self.utterance = ours.projections, ours.utterance
-        self.pooling, self.cross = ours.pooling, ours.cross
-        self.weighting, self.query_weighting = ours.weighting, ours.query_weighting
-        self.valence = ours.valence
+        self.projections, fusion = ours.projections, ours.fusion
+        self.utterance, self.cross, self.valence = fusion.utterance, fusion.cross, fusion.valence
+        self.weighting, self.query_weighting = fusion.weighting, fusion.query_weighting
         self.queries = nn.ModuleList()
-        for weight, bias in zip(ours.queries.weight, ours.queries.bias, strict=True):
+        for weight, bias in zip(fusion.queries.weight, fusion.queries.bias, strict=True):
             layer = nn.Linear(d, d)
             layer.weight.data, layer.bias.data = weight.T.clone(), bias[0].clone()
             self.queries.append(nn.Sequential(layer, nn.ReLU(), nn.Dropout(spec.dropout)))
 
     def forward(self, audio: Tensor, text: Tensor, video: Tensor) -> Tensor:
-        x = [p(v) for p, v in zip(self.projections, (audio, text, video), strict=True)]
+        x = [p.value(v) for p, v in zip(self.projections, (audio, text, video), strict=True)]
         pooled = []
-        for pool, frames in zip(self.pooling, x, strict=True):
-            scores = torch.tanh(pool.input(frames)) @ pool.context
+        for own, frames in zip(self.projections, x, strict=True):
+            scores = torch.tanh(own.relevance(frames)) @ own.context
             alpha = torch.softmax(0.3 * scores, dim=1).unsqueeze(2)
             pooled.append((alpha * frames).sum(1))
         h = [layers(p) for layers, p in zip(self.utterance, pooled, strict=True)]
@@ -66,8 +74,8 @@ class PlainNetwork(nn.Module):
         given = [*(m.sum(1) for m in mixed), *h]
         q = torch.stack([layer(g) for layer, g in zip(self.queries, given, strict=True)], dim=1)
         crossed = []
-        for attend, frames in zip(self.cross, x, strict=True):
-            keys = torch.tanh(attend.key(frames))
+        for own, attend, frames in zip(self.projections, self.cross, x, strict=True):
+            keys = torch.tanh(own.key(frames))
             scores = torch.matmul(keys, attend.query(q).transpose(1, 2))
             alpha = torch.softmax(0.3 * scores, dim=1)
             crossed.append(attend.output(torch.matmul(alpha.transpose(1, 2), frames)))
@@ -75,6 +83,42 @@ class PlainNetwork(nn.Module):
         u = self.query_weighting(z.flatten(1)).unsqueeze(2)
         valence: Tensor = self.valence((u * z).sum(1))
         return valence
+
+
+class Graphs:
+    """Our ONNX graphs on one thread."""
+
+    def __init__(self, ours: SentimentNetwork) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.size = 0
+        self._sessions = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for graph, module in graph_modules({"fusion": ours}).items():
+                path = Path(folder) / f"{graph}.onnx"
+                export_graph(graph, module, path)
+                self.size += path.stat().st_size
+                self._sessions[graph] = onnxruntime.InferenceSession(path, options)
+
+    def project(self, given: Window) -> Window:
+        """Project [B, T, D] frames per modality."""
+        projected = {}
+        for name, graph in zip(MODALITIES, PROJECTIONS, strict=True):
+            batch, length, dim = given[name].shape
+            rows = given[name].reshape(batch * length, dim)
+            (found,) = self._sessions[graph].run(None, {"input": rows})
+            projected[name] = found.reshape(batch, length, -1)
+        return projected
+
+    def fuse(self, projected: Window) -> Array:
+        """Valence [B] of projected windows."""
+        inputs: dict[str, np.ndarray] = {**projected}
+        for name, values in projected.items():
+            inputs[f"{name}_mask"] = np.ones(values.shape[:2], bool)
+        inputs["text_simulated"] = np.zeros(len(projected["audio"]), bool)
+        (valence,) = self._sessions["fusion"].run(["valence"], inputs)
+        found: Array = valence
+        return found
 
 
 def median_ms(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -99,35 +143,35 @@ def measure(
     )  # fmt: skip
     ours = SentimentNetwork(spec).eval()
     plain = PlainNetwork(ours).eval()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "fusion.onnx"
-        export_graph("fusion", ours, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(path, options)
-        size = path.stat().st_size
+    graphs = Graphs(ours)
     figures = []
     for batch in (1, 8, 64):
-        given = [
-            torch.randn(batch, FRAMES[name], dim) for name, dim in zip(FRAMES, dims, strict=True)
+        tensors = [
+            torch.randn(batch, FRAMES[name], dim)
+            for name, dim in zip(MODALITIES, dims, strict=True)
         ]
-        inputs: dict[str, np.ndarray] = {}
-        for name, values in zip(FRAMES, given, strict=True):
-            inputs[name] = values.numpy()
-            inputs[f"{name}_mask"] = np.ones(values.shape[:2], bool)
-        inputs["text_simulated"] = np.zeros(batch, bool)
-        runs: dict[str, Callable[[], object]] = {
-            "plain": lambda given=given: plain(*given),
-            "ours": lambda given=given: ours(*given).valence,
-            "onnx": lambda inputs=inputs: session.run(["valence"], inputs)[0],
+        window = {name: t.numpy() for name, t in zip(MODALITIES, tensors, strict=True)}
+        new = {name: np.ascontiguousarray(window[name][:, -NEW[name] :]) for name in MODALITIES}
+        kept = graphs.project(window)
+
+        def hop(new: Window = new, kept: Window = kept) -> Array:
+            graphs.project(new)
+            return graphs.fuse(kept)
+
+        runs: dict[str, Callable[[], Any]] = {
+            "plain": lambda tensors=tensors: plain(*tensors),
+            "ours": lambda tensors=tensors: ours(*tensors).valence,
+            "whole": lambda window=window: graphs.fuse(graphs.project(window)),
+            "fusion": lambda kept=kept: graphs.fuse(kept),
+            "hop": hop,
         }
         with torch.inference_mode():
-            expected = runs["plain"]().numpy().ravel()  # type: ignore[attr-defined]
-            for name in ("ours", "onnx"):
+            expected = runs["plain"]().numpy().ravel()
+            for name in ("ours", "whole", "fusion", "hop"):
                 found = np.asarray(runs[name]()).ravel()
                 np.testing.assert_allclose(found, expected, atol=1e-4)
             figures.append((batch, median_ms(runs, repeats)))
-    return sum(p.numel() for p in ours.parameters()), size, figures
+    return sum(p.numel() for p in ours.parameters()), graphs.size, figures
 
 
 def main() -> None:
@@ -138,15 +182,15 @@ def main() -> None:
     console = Console(width=110)
     for title, (dims, hidden, fused) in SIZES.items():
         parameters, size, figures = measure(dims, hidden, fused, repeats)
-        table = Table(title=f"{title}: {parameters:,} parameters, graph {size / 1e6:.1f} MB")
-        for column in ("batch", "plain PyTorch, ms", "ours PyTorch, ms", "ours ONNX, ms",
-                       "plain / ours", "plain / ONNX"):  # fmt: skip
+        table = Table(title=f"{title}: {parameters:,} parameters, graphs {size / 1e6:.1f} MB")
+        for column in ("batch", "plain, ms", "PyTorch whole", "ONNX whole", "fusion", "hop",
+                       "plain / whole", "plain / fusion", "plain / hop"):  # fmt: skip
             table.add_column(column, justify="right")
         for batch, ms in figures:
             table.add_row(
                 str(batch),
-                *(f"{ms[name]:.2f}" for name in ("plain", "ours", "onnx")),
-                *(f"{ms['plain'] / ms[name]:.2f}" for name in ("ours", "onnx")),
+                *(f"{ms[name]:.2f}" for name in ("plain", "ours", "whole", "fusion", "hop")),
+                *(f"{ms['plain'] / ms[name]:.2f}" for name in ("whole", "fusion", "hop")),
             )
         console.print(table)
 

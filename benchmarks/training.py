@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from models.network import NetworkOutput, SentimentNetwork
+from models.fusion import NetworkOutput
+from models.network import SentimentNetwork
 from models.spec import NetworkSpec
 from trainer.distributed import Team
 from trainer.fit import batch_loss

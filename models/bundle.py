@@ -76,7 +76,10 @@ def open(path_or_name: str | Path) -> Bundle:
         raise BundleError(f"{config_path}: expected JSON: {error}") from None
     schema = tree.get("schema_version") if isinstance(tree, dict) else None
     if schema != SCHEMA:
-        raise BundleError(f"{config_path}: schema_version: expected {SCHEMA}, got {schema!r}")
+        raise BundleError(
+            f"{config_path}: schema_version: expected {SCHEMA}, got {schema!r}; a bundle of your "
+            f"own is written anew by `python -m trainer export`"
+        )
     try:
         config = BundleConfig.model_validate(tree)
     except ValidationError as error:

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from models.bundle import CALIBRATION, CARD, CONFIG, WEIGHTS, BundleError, digest
 from models.calibration import Calibration
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
+from models.fusion import FusionNetwork
 from models.network import SentimentNetwork
 from models.precision import lowered
 from models.preprocessing import N_MELS
 from models.spec import (
+    MODALITIES,
+    PROJECTIONS,
     BundleConfig,
     GraphName,
     ImageEncoderSpec,
@@ -28,6 +31,7 @@ from models.spec import (
     TextEncoderSpec,
 )
 from models.text_simulation.student import StudentTextSimulation
+from models.umca import ProjectedFrames
 
 OPSET = 18
 FUSION_INPUTS = (
@@ -58,7 +62,7 @@ class Parts:
 
     @property
     def modules(self) -> Mapping[GraphName, nn.Module]:
-        """The modules there are, by graph name."""
+        """The modules that have weights of their own, by graph name."""
         found: dict[GraphName, nn.Module] = {}
         if self.audio_encoder is not None:
             found["audio_encoder"] = self.audio_encoder
@@ -81,12 +85,25 @@ class Label:
     window_ms: int = 4_000
 
 
-class FusionGraph(nn.Module):
-    """The network with the fusion graph's flat inputs and outputs."""
+class ProjectionGraph(nn.Module):
+    """One modality's frames, each by itself: what the fusion graph takes and the engine keeps."""
 
-    def __init__(self, network: SentimentNetwork) -> None:
+    def __init__(self, network: SentimentNetwork, modality: int) -> None:
         super().__init__()
-        self.network = network
+        self.projection = network.projections[modality]
+        self.inputs = network.spec.frame_dims[modality]
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """[N, D] frames to [N, 2 d + 1] projected ones."""
+        return torch.cat(self.projection(frames), dim=-1)
+
+
+class FusionGraph(nn.Module):
+    """The network behind its projections, with the fusion graph's flat inputs and outputs."""
+
+    def __init__(self, fusion: FusionNetwork) -> None:
+        super().__init__()
+        self.fusion = fusion
 
     def forward(
         self,
@@ -98,14 +115,17 @@ class FusionGraph(nn.Module):
         video_mask: Tensor,
         text_simulated: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Valence, low and high [B], weights [B, 3], fused [B, F].
+        """Valence, low and high [B], weights [B, 3], fused [B, F] of projected frames [B, T, .].
 
         A network without an uncertainty head gives its valence as both ends of the interval;
         the calibration then makes the whole interval.
         """
-        output = self.network(
-            audio, text, video, audio_mask, text_mask, video_mask, missing_text=text_simulated
-        )
+        d = self.fusion.spec.hidden_dim
+        frames = [
+            ProjectedFrames(*torch.split(packed, [d, d, 1], dim=-1))
+            for packed in (audio, text, video)
+        ]
+        output = self.fusion(frames, (audio_mask, text_mask, video_mask), text_simulated)
         low = output.valence if output.low is None else output.low
         high = output.valence if output.high is None else output.high
         return (
@@ -115,6 +135,18 @@ class FusionGraph(nn.Module):
             output.weights,
             output.fused,
         )
+
+
+def graph_modules(modules: Mapping[GraphName, nn.Module]) -> dict[GraphName, nn.Module]:
+    """What each graph of a bundle runs: the network, under ``fusion``, makes four of them."""
+    graphs = dict(modules)
+    network = graphs.pop("fusion")
+    if not isinstance(network, SentimentNetwork):
+        raise TypeError(f"fusion: expected a SentimentNetwork, got {type(network).__name__}")
+    for modality, name in enumerate(PROJECTIONS):
+        graphs[name] = ProjectionGraph(network, modality)
+    graphs["fusion"] = FusionGraph(network.fusion)
+    return graphs
 
 
 def write_bundle(
@@ -147,8 +179,7 @@ def write_bundle(
         work = Path(scratch) / "bundle"
         work.mkdir()
         graphs: dict[GraphName, str] = {}
-        for name, module in parts.modules.items():
-            module.eval()
+        for name, module in graph_modules(parts.modules).items():
             graphs[name] = f"{name}.onnx"
             export_graph(name, module, work / graphs[name], half)
         _write_weights(parts, work / WEIGHTS)
@@ -217,8 +248,10 @@ class _Signature:
 
 def _signature(module: nn.Module) -> _Signature:
     batch = torch.export.Dim("batch", min=1)
-    if isinstance(module, SentimentNetwork):
+    if isinstance(module, FusionGraph):
         return _fusion_signature(module, batch)
+    if isinstance(module, ProjectionGraph):
+        return _Signature(module, (torch.randn(2, module.inputs),), ({0: batch},))
     if isinstance(module, FaceEncoder):
         crop = module.spec
         crops = torch.randn(2, crop.channels_in, crop.size_px, crop.size_px)
@@ -234,28 +267,25 @@ def _signature(module: nn.Module) -> _Signature:
     return _Signature(module, (example,), ({0: batch, 1: torch.export.Dim.DYNAMIC},))
 
 
-def _fusion_signature(network: SentimentNetwork, batch: Any) -> _Signature:
-    spec = network.spec
+def _fusion_signature(graph: FusionGraph, batch: Any) -> _Signature:
+    size = graph.fusion.spec.projected_dim
     inputs: list[Tensor] = []
     dynamic: list[Any] = []
-    sizes = (("audio", spec.audio_dim), ("text", spec.text_dim), ("video", spec.video_dim))
-    for count, (modality, size) in enumerate(sizes, 5):
+    for count, modality in enumerate(MODALITIES, 5):
         frames = torch.export.Dim(f"{modality}_frames", min=1)
         inputs += [torch.randn(2, count, size), torch.ones(2, count, dtype=torch.bool)]
         dynamic += [{0: batch, 1: frames}] * 2
     inputs.append(torch.tensor([True, False]))
     dynamic.append({0: batch})
-    return _Signature(
-        FusionGraph(network), tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS
-    )
+    return _Signature(graph, tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS)
 
 
 def _write_weights(parts: Parts, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, module in parts.modules.items()
         for key, value in module.state_dict().items()
     }
-    save_file(tensors, path)
+    path.write_bytes(save(tensors))  # save_file's own files can be read by nobody else

@@ -8,11 +8,11 @@ from torch import nn
 from models.bundle import Bundle, BundleError
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.network import SentimentNetwork
-from models.spec import BundleConfig
+from models.spec import BundleConfig, GraphName
 from models.text_simulation.student import StudentTextSimulation
 
 
-def load_modules(bundle: Bundle, skip_others: bool = False) -> dict[str, nn.Module]:
+def load_modules(bundle: Bundle, skip_others: bool = False) -> dict[GraphName, nn.Module]:
     """The modules by graph name, in eval mode.
 
     Args:
@@ -41,13 +41,13 @@ def load_modules(bundle: Bundle, skip_others: bool = False) -> dict[str, nn.Modu
     return modules
 
 
-def build_modules(config: BundleConfig, skip_others: bool = False) -> dict[str, nn.Module]:
+def build_modules(config: BundleConfig, skip_others: bool = False) -> dict[GraphName, nn.Module]:
     """Build the modules that ``config`` names, with weights yet to come.
 
     Raises:
         BundleError: an encoder that is not embedded, unless those are skipped.
     """
-    modules: dict[str, nn.Module] = {"fusion": SentimentNetwork(config.network)}
+    modules: dict[GraphName, nn.Module] = {"fusion": SentimentNetwork(config.network)}
     audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
     for spec in (audio, text, video):
         if spec is not None and spec.kind != "embedded" and not skip_others:

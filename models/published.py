@@ -57,19 +57,20 @@ def _names() -> dict[str, str]:
     """Our parameter names to theirs, but for what is stacked differently (``_convert``)."""
     names: dict[str, str] = {}
     for index, modality in enumerate(_NAMES):
-        names |= _pairs(f"projections.{index}", f"frame_dim_reshape_{index}")
-        names |= _pairs(f"pooling.{index}.input", f"fra2utt_{index}.input_proj")
-        names |= _mlp(f"utterance.{index}", f"{modality}_mlp")
-        names |= _pairs(f"cross.{index}.key", f"cross_att_fra2utt_{index}.input_proj")
-        names |= _pairs(f"cross.{index}.query", f"cross_att_fra2utt_{index}.query_proj")
-        names |= _mlp(f"cross.{index}.output", f"cross_{modality}_mlp")
-    names |= _mlp("weighting", "attention_mlp") | _pairs("weighting.6", "fc_att")
-    names |= _mlp("query_weighting", "cross_attention_mlp")
-    names |= _pairs("query_weighting.6", "cross_fc_att")
-    names |= _pairs("valence", "fc_out_v")
-    names |= _pairs("rnc.0", "orgin_linear_change.0") | _pairs("rnc.2", "orgin_linear_change.2")
-    names |= _imagination("query_imagination.0", "missing_text_imagination_mlp")
-    names |= _imagination("cross_imagination", "missing_cross_text_query_imagination_mlp")
+        names |= _pairs(f"projections.{index}.value", f"frame_dim_reshape_{index}")
+        names |= _pairs(f"projections.{index}.relevance", f"fra2utt_{index}.input_proj")
+        names |= _pairs(f"projections.{index}.key", f"cross_att_fra2utt_{index}.input_proj")
+        names |= _mlp(f"fusion.utterance.{index}", f"{modality}_mlp")
+        names |= _pairs(f"fusion.cross.{index}.query", f"cross_att_fra2utt_{index}.query_proj")
+        names |= _mlp(f"fusion.cross.{index}.output", f"cross_{modality}_mlp")
+    names |= _mlp("fusion.weighting", "attention_mlp") | _pairs("fusion.weighting.6", "fc_att")
+    names |= _mlp("fusion.query_weighting", "cross_attention_mlp")
+    names |= _pairs("fusion.query_weighting.6", "cross_fc_att")
+    names |= _pairs("fusion.valence", "fc_out_v")
+    for layer in (0, 2):
+        names |= _pairs(f"fusion.rnc.{layer}", f"orgin_linear_change.{layer}")
+    names |= _imagination("fusion.query_imagination.0", "missing_text_imagination_mlp")
+    names |= _imagination("fusion.cross_imagination", "missing_cross_text_query_imagination_mlp")
     return names
 
 
@@ -161,14 +162,14 @@ def _convert(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {ours: tensors[theirs] for ours, theirs in _names().items()}
     for index in range(3):
         context = tensors[f"fra2utt_{index}.attention_context_vector"]
-        state[f"pooling.{index}.context"] = context.flatten()
+        state[f"projections.{index}.context"] = context.flatten()
     layers = [f"cross_{query}_query_mlp.0" for query in _QUERIES]
     shapes = {tuple(tensors[f"{layer}.{part}"].shape) for layer in layers for part in ("weight",)}
     if len(shapes) != 1:
         found = ", ".join(f"{layer} {list(tensors[f'{layer}.weight'].shape)}" for layer in layers)
         raise PublishedWeightsError(f"query layers differ in shape: {found}")
-    state["queries.weight"] = torch.stack([tensors[f"{layer}.weight"].T for layer in layers])
-    state["queries.bias"] = torch.stack([tensors[f"{layer}.bias"][None] for layer in layers])
+    state["fusion.queries.weight"] = torch.stack([tensors[f"{layer}.weight"].T for layer in layers])
+    state["fusion.queries.bias"] = torch.stack([tensors[f"{layer}.bias"][None] for layer in layers])
     return state
 
 

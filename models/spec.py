@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
+SCHEMA = 2
 MODALITIES = ("audio", "text", "video")
 """The order of modalities everywhere: weights [B, 3], masks, patterns."""
 
@@ -18,7 +18,17 @@ SAMPLE_RATE_HZ = 16_000
 MEL_RATE_HZ = 100
 
 SequenceInput = Literal["log_mel", "samples", "audio_frames"]
-GraphName = Literal["audio_encoder", "video_encoder", "text_simulation", "fusion"]
+GraphName = Literal[
+    "audio_encoder",
+    "video_encoder",
+    "text_simulation",
+    "audio_projection",
+    "text_projection",
+    "video_projection",
+    "fusion",
+]
+PROJECTIONS: tuple[GraphName, ...] = ("audio_projection", "text_projection", "video_projection")
+"""Graphs that run once per frame, in the order of MODALITIES; the fusion runs once per window."""
 
 
 class Spec(BaseModel):
@@ -47,6 +57,16 @@ class NetworkSpec(Spec):
     """Uncertainty head: lower and upper quantile; None for the published network."""
     dropout: float = Field(0.3, ge=0, lt=1)
     input_dropout: float = Field(0.5, ge=0, lt=1)
+
+    @property
+    def frame_dims(self) -> tuple[int, int, int]:
+        """Widths of the encoders' frames, in the order of MODALITIES."""
+        return self.audio_dim, self.text_dim, self.video_dim
+
+    @property
+    def projected_dim(self) -> int:
+        """Width of a projected frame: values [d], keys [d] and relevance [1], side by side."""
+        return 2 * self.hidden_dim + 1
 
 
 class SequenceEncoderSpec(Spec):

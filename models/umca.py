@@ -1,9 +1,11 @@
-"""UMCA: unified modality cross-attention, and the attention pooling before it (paper, section 2.2).
+"""UMCA: unified modality cross-attention, with what comes before it (paper, section 2.2).
 
 Shapes: B batch, T frames, d hidden, 7 unified queries.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,20 @@ TEMPERATURE = 0.3
 QUERIES = 7
 MASKED_SCORE = -1e4
 """Score of a masked frame: its softmax weight is 0 in float32, and float16 can hold it."""
+
+
+class ProjectedFrames(NamedTuple):
+    """One modality's frames as attention reads them.
+
+    Each depends on its own frame alone, so a running stream makes it once and keeps it.
+    """
+
+    values: Tensor
+    """[..., T, d] what is averaged."""
+    keys: Tensor
+    """[..., T, d] what the unified queries look for."""
+    relevance: Tensor
+    """[..., T, 1] the frame's score in the attention pooling."""
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -38,19 +54,29 @@ def mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential
     )
 
 
-class AttentionPooling(nn.Module):
-    """Frames to one utterance vector: alpha = softmax_i(0.3 <tanh(A x_i + a), c>)."""
+class FrameProjection(nn.Module):
+    """One modality's frames, each by itself: step 1, and the first half of steps 2 and 6."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, inputs: int, dim: int, dropout: float) -> None:
         super().__init__()
-        self.input = nn.Linear(dim, dim)
+        self.value = nn.Linear(inputs, dim)
+        self.key = nn.Linear(dim, dim)
+        self.relevance = nn.Linear(dim, dim)
         self.context = nn.Parameter(torch.randn(dim) / dim**0.5)
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """[B, T, d] frames and [B, T] mask to [B, d]."""
-        scores = torch.tanh(self.input(frames)) @ self.context  # [B, T]
-        weights = masked_softmax(TEMPERATURE * scores, mask)  # [B, T]
-        return (weights[:, None, :] @ frames)[:, 0]  # [B, d]
+    def forward(self, frames: Tensor) -> ProjectedFrames:
+        """[..., T, inputs] frames; keys are tanh(K x + k), relevance is 0.3 <tanh(A x + a), c>."""
+        values = self.dropout(self.value(frames))  # [..., T, d]
+        keys = torch.tanh(self.key(values))
+        relevance = torch.tanh(self.relevance(values)) @ (TEMPERATURE * self.context)[:, None]
+        return ProjectedFrames(values, keys, relevance)
+
+
+def attention_pooling(frames: ProjectedFrames, mask: Tensor) -> Tensor:
+    """Frames of [B, T] and their mask [B, 1, T] to [B, d], their mean weighted by relevance."""
+    weights = masked_softmax(frames.relevance.transpose(1, 2), mask)  # [B, 1, T]
+    return (weights @ frames.values)[:, 0]
 
 
 class CrossAttention(nn.Module):
@@ -58,17 +84,19 @@ class CrossAttention(nn.Module):
 
     def __init__(self, dim: int, outputs: int, dropout: float) -> None:
         super().__init__()
-        self.key = nn.Linear(dim, dim)
         self.query = nn.Linear(dim, dim)
         self.output = mlp(dim, dim, outputs, dropout)
 
-    def forward(self, queries: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
-        """[B, 7, d] queries, [B, T, d] frames and [B, T] mask to [B, 7, outputs]."""
-        keys = torch.tanh(self.key(frames))  # [B, T, d]
-        scores = self.query(queries) @ keys.transpose(1, 2)  # [B, 7, T]
-        weights = masked_softmax(TEMPERATURE * scores, mask[:, None, :])
-        attended: Tensor = self.output(weights @ frames)  # [B, 7, outputs]
-        return attended
+    def forward(self, queries: Tensor, frames: ProjectedFrames, mask: Tensor) -> Tensor:
+        """[B, 7, d] queries, frames of [B, T] and their mask [B, 1, T] to [B, 7, outputs].
+
+        Layers run on [B * 7, .]: a runtime fuses product, bias and ReLU of two axes, not of three.
+        """
+        wanted = self.query(queries.flatten(0, 1)).unflatten(0, (-1, QUERIES))
+        scores = wanted @ frames.keys.transpose(1, 2)  # [B, 7, T]
+        attended = masked_softmax(TEMPERATURE * scores, mask) @ frames.values  # [B, 7, d]
+        output: Tensor = self.output(attended.flatten(0, 1)).unflatten(0, (-1, QUERIES))
+        return output
 
 
 class UnifiedQueries(nn.Module):

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.network import NetworkOutput
+from models.fusion import NetworkOutput
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.network import NetworkOutput
+from models.fusion import NetworkOutput
 
 EPSILON = 1e-8
 

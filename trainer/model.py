@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
-from models.network import NetworkOutput, SentimentNetwork
+from models.fusion import NetworkOutput
+from models.network import SentimentNetwork
 from models.preprocessing import mel_of_silence
 from models.text_encoders import TunableTextEncoder
 from models.text_simulation.student import StudentTextSimulation

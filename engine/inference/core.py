@@ -307,13 +307,12 @@ class InferenceCore:
         return results
 
     def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:
-        network = self._config.network
-        dims = {"audio": network.audio_dim, "text": network.text_dim, "video": network.video_dim}
+        projected_dim = self._config.network.projected_dim
         inputs: dict[str, Array] = {}
         for name in MODALITIES:
             sequences = [window.frames[name] for window in windows]
             inputs[name], inputs[f"{name}_mask"] = pad_right(
-                sequences, dims[name], self._full_length(name)
+                sequences, projected_dim, self._full_length(name)
             )
         simulated = [window.text_source != "given" for window in windows]
         return {**inputs, "text_simulated": np.array(simulated, np.bool_)}

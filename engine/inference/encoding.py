@@ -1,4 +1,4 @@
-"""Runs the encoders on what is new in the due streams: one batch per graph."""
+"""Runs encoders and projections on what is new in the due streams: one batch per graph."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TypeVar
 import numpy as np
 
 from engine.inference.backends.protocol import Backend
-from engine.inference.features import AudioTrack, Segment, TimedStream
+from engine.inference.features import AudioTrack, Evidence, Segment, TimedStream
 from engine.inference.scheduler import pad_left
 from engine.inference.stream import StreamState
 from engine.inference.windows import Frames
+from models.spec import GraphName
 
 MAX_ROWS = 16
 """Sequences per run: with more due streams there are more runs, not more memory."""
 MAX_CROPS = 64
+MAX_FRAMES = 1024
 
 TextEncode = Callable[[str], Frames | None]
 """A transcript to its token frames [T, D], or None where no text encoder can be had."""
@@ -30,7 +32,7 @@ def encode(
     encode_text: TextEncode | None,
     counters: Counter[str],
 ) -> None:
-    """Encode what waits in ``streams`` and leave the frames in their tracks."""
+    """Encode what waits in ``streams`` and leave the projected frames in their tracks."""
     segments = [(stream.audio, segment) for stream in streams for segment in stream.audio.prepare()]
     _run_sequences(
         backend, "audio_encoder", segments, lambda segment: segment.audio, AudioTrack.accept_audio
@@ -46,6 +48,10 @@ def encode(
                 counters["text_unavailable"] += 1
             else:
                 stream.text.accept(message, frames)
+    _project(backend, "audio_projection", [stream.audio.frames for stream in streams])
+    texts = [text for stream in streams for text in (stream.audio.text, stream.text.frames)]
+    _project(backend, "text_projection", texts)
+    _project(backend, "video_projection", [stream.video.frames for stream in streams])
 
 
 def _run_sequences(
@@ -83,6 +89,23 @@ def _encode_faces(streams: Sequence[StreamState], backend: Backend) -> None:
     for track, stream_crops, t_end_ns in prepared:
         track.accept(frames[first : first + len(stream_crops)], t_end_ns)
         first += len(stream_crops)
+
+
+def _project(backend: Backend, graph: GraphName, evidence: Sequence[Evidence | None]) -> None:
+    jobs = [(item, rows) for item in evidence if item and (rows := item.pending()) is not None]
+    if not jobs:
+        return
+    frames = np.concatenate([rows for _, rows in jobs])
+    projected = np.concatenate(
+        [
+            backend.run(graph, {"input": frames[first : first + MAX_FRAMES]})["frames"]
+            for first in range(0, len(frames), MAX_FRAMES)
+        ]
+    )
+    first = 0
+    for item, rows in jobs:
+        item.accept(projected[first : first + len(rows)])
+        first += len(rows)
 
 
 def _slices(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -1,8 +1,9 @@
 """Incremental encoding of one stream: each sample goes through its encoder once.
 
 A track takes one modality's messages, keeps what has not been encoded yet, hands it out as
-inputs of a graph, and keeps the frames that come back with their capture times. The graphs
-themselves are run by the core, for all streams in one batch.
+inputs of a graph, and keeps the frames that come back with their capture times; ``Evidence``
+does so a second time, for the network's projection of each frame. The graphs themselves are run
+by the core, for all streams in one batch.
 """
 
 from __future__ import annotations
@@ -54,6 +55,45 @@ class TimedStream:
         return new, t_end_ns
 
 
+class Evidence:
+    """Frames of one modality as the network reads them, by time: each is projected once.
+
+    Args:
+        projected_dim: width of a projected frame.
+        capacity: projected frames that are kept.
+    """
+
+    def __init__(self, projected_dim: int, capacity: int) -> None:
+        self._ring = FrameRing(projected_dim, capacity)
+        self._waiting: list[Frames] = []
+        self._t_end: list[Times] = []
+
+    def add(self, frames: Frames, t_end_ns: Times) -> None:
+        """Let frames [n, D] that end at ``t_end_ns`` [n] wait for their projection."""
+        if len(frames):
+            self._waiting.append(frames)
+            self._t_end.append(t_end_ns)
+
+    def pending(self) -> Frames | None:
+        """What waits, [n, D]; None where nothing does."""
+        return np.concatenate(self._waiting) if self._waiting else None
+
+    def accept(self, projected: Frames) -> None:
+        """Take the projections [n, P] of ``pending``."""
+        t_end_ns = np.concatenate(self._t_end)
+        self._waiting.clear()
+        self._t_end.clear()
+        # A clock's jitter may have re-anchored times a little backwards.
+        t_end_ns = np.maximum.accumulate(t_end_ns)
+        if (newest_ns := self._ring.newest_ns) is not None:
+            t_end_ns = np.maximum(t_end_ns, newest_ns)
+        self._ring.append(projected, t_end_ns)
+
+    def between(self, start_ns: int, end_ns: int) -> Frames:
+        """Return the projected frames [n, P] whose end lies in (start_ns, end_ns]: a view."""
+        return self._ring.between(start_ns, end_ns)
+
+
 @dataclass(slots=True)
 class Segment:
     """Sound without a gap: the encoders' context does not reach over its beginning."""
@@ -78,22 +118,23 @@ class AudioTrack:
         self._text_spec = config.text_simulation
         self._segments: deque[Segment] = deque()
         window_s = config.window_ms / 1000.0
-        self.frames: FrameRing | None = None
-        self.text: FrameRing | None = None
+        projected_dim = config.network.projected_dim
+        self.frames: Evidence | None = None
+        self.text: Evidence | None = None
         self._text_period_ns = 0
         self.speech: SpeechGatherer | None = None
         """Speech for a language model; its text then comes by ``accept_spoken``."""
         self._spoken = Spans()
         if self._spec is not None:
             rate_hz = self._spec.input_rate_hz / self._spec.stride
-            self.frames = FrameRing(self._spec.dim, capacity(window_s * rate_hz))
+            self.frames = Evidence(projected_dim, capacity(window_s * rate_hz))
             if self._text_spec is not None and self._text_spec.kind == "llm":
-                self.text = FrameRing(self._text_spec.dim, capacity(window_s * MAX_TOKENS_PER_S))
+                self.text = Evidence(projected_dim, capacity(window_s * MAX_TOKENS_PER_S))
                 self.speech = SpeechGatherer(config.window_ms * 1_000_000)
                 self._text_spec = None  # no graph makes it
             elif self._text_spec is not None:
                 rate_hz /= self._text_spec.stride
-                self.text = FrameRing(self._text_spec.dim, capacity(window_s * rate_hz))
+                self.text = Evidence(projected_dim, capacity(window_s * rate_hz))
                 self._text_period_ns = int(NS_PER_S / rate_hz)
 
     def push(self, message: Audio) -> bool:
@@ -152,19 +193,19 @@ class AudioTrack:
         """Keep the audio frames of a segment and pass them on to the text simulation."""
         frames, t_end_ns = segment.audio.accept(output)
         if self.frames is not None:
-            file(self.frames, frames, t_end_ns)
+            self.frames.add(frames, t_end_ns)
         if segment.text is not None:
             segment.text.push(frames, t_end_ns)
 
     def accept_text(self, segment: Segment, output: Frames) -> None:
         """Keep the simulated text frames of a segment."""
         if segment.text is not None and self.text is not None:
-            file(self.text, *segment.text.accept(output))
+            self.text.add(*segment.text.accept(output))
 
     def accept_spoken(self, spoken: SpokenText) -> None:
         """Keep the text that a language model made of a speech segment."""
         if self.text is not None:
-            file(self.text, spoken.frames, spoken.t_end_ns)
+            self.text.add(spoken.frames, spoken.t_end_ns)
             if len(spoken.frames):
                 self._spoken.add(spoken.segment.t_start_ns, spoken.segment.t_end_ns)
 
@@ -206,10 +247,10 @@ class VideoTrack:
         self._period_ns = int(NS_PER_S / rate_hz)
         self._scores: deque[tuple[int, float]] = deque()
         self._waiting: list[WaitingCrop] = []
-        self.frames: FrameRing | None = None
+        self.frames: Evidence | None = None
         if self._spec is not None:
             most = config.window_ms / 1000.0 * max(MAX_VIDEO_RATE_HZ, rate_hz)
-            self.frames = FrameRing(self._spec.dim, capacity(most))
+            self.frames = Evidence(config.network.projected_dim, capacity(most))
 
     def push(self, message: Video) -> None:
         """Take a picture: a face, or word that there is none."""
@@ -240,8 +281,8 @@ class VideoTrack:
 
     def accept(self, frames: Frames, t_end_ns: Times) -> None:
         """Keep the frames [n, D] of the crops handed out."""
-        if self.frames is not None and len(frames):
-            self.frames.append(frames, t_end_ns)
+        if self.frames is not None:
+            self.frames.add(frames, t_end_ns)
 
     def quality(self, start_ns: int, end_ns: int) -> float | None:
         """Mean detector score within the window; None where the detector gives none."""
@@ -260,8 +301,8 @@ class TextTrack:
 
     def __init__(self, config: BundleConfig) -> None:
         self.spans = Spans()
-        self._dim = config.network.text_dim
-        self.frames = FrameRing(self._dim, capacity(config.window_ms / 1000.0 * MAX_TOKENS_PER_S))
+        most = config.window_ms / 1000.0 * MAX_TOKENS_PER_S
+        self.frames = Evidence(config.network.projected_dim, capacity(most))
         self._waiting: list[Text] = []
         self.is_new = False
         """Whether a transcript was taken in since the last window."""
@@ -284,7 +325,7 @@ class TextTrack:
         """Spread a transcript's token frames [n, D] evenly over the time it was spoken in."""
         start_ns, end_ns = message.envelope.t_start_ns, message.envelope.t_end_ns
         share = np.arange(1, len(frames) + 1) / max(len(frames), 1)
-        self.frames.append(frames, start_ns + (share * (end_ns - start_ns)).astype(np.int64))
+        self.frames.add(frames, start_ns + (share * (end_ns - start_ns)).astype(np.int64))
         self.spans.add(start_ns, end_ns)
         self.is_new = True
 
@@ -292,12 +333,6 @@ class TextTrack:
         """Drop what no window will ask for again."""
         self.spans.forget(before_ns)
         self.is_new = False
-
-
-def file(ring: FrameRing, frames: Frames, t_end_ns: Times) -> None:
-    """Append frames whose times may have been re-anchored a little backwards by clock jitter."""
-    newest_ns = ring.newest_ns
-    ring.append(frames, t_end_ns if newest_ns is None else np.maximum(t_end_ns, newest_ns))
 
 
 def capacity(frames_per_window: float) -> int:

@@ -58,8 +58,9 @@ class Scorer:
     def _fuse(self, modality: str, frames: np.ndarray) -> float:
         inputs: dict[str, np.ndarray] = {"text_simulated": np.array([False])}
         for name in MODALITIES:
-            dim = getattr(self._spec, f"{name}_dim")
-            values = frames if name == modality else np.zeros((1, dim), np.float32)
+            values = np.zeros((1, self._spec.projected_dim), np.float32)
+            if name == modality:
+                values = self._backend.run(f"{name}_projection", {"input": frames})["frames"]
             inputs[name] = values[None]
             inputs[f"{name}_mask"] = np.full((1, len(values)), name == modality)
         return float(self._backend.run("fusion", inputs)["valence"][0])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models import bundle
+from models.spec import MODALITIES, PROJECTIONS
 from trainer.import_published import CheckpointFileError, import_published
 
 
@@ -30,18 +31,22 @@ def test_a_checkpoint_becomes_a_bundle_with_the_published_numbers(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     opened = bundle.open(tmp_path / "bundle")
-    session = onnxruntime.InferenceSession(str(opened.path("fusion")))
+    sessions = {
+        graph: onnxruntime.InferenceSession(opened.path(graph)) for graph in opened.config.graphs
+    }
     given = {name: reference[f"input/{name}"].astype(np.float32) for name in ("audio", "video")}
     for flow, text, simulated in (
         ("complete", "text", False),
         ("missing_text", "simulated_text", True),
     ):
         given["text"] = reference[f"input/{text}"].astype(np.float32)
-        inputs: dict[str, np.ndarray] = {**given}
-        for name, values in given.items():
-            inputs[f"{name}_mask"] = np.ones(values.shape[:2], bool)
-        inputs["text_simulated"] = np.full(3, simulated)
-        (valence,) = session.run(["valence"], inputs)
+        inputs: dict[str, np.ndarray] = {"text_simulated": np.full(3, simulated)}
+        for name, graph in zip(MODALITIES, PROJECTIONS, strict=True):
+            rows = given[name].reshape(-1, given[name].shape[2])
+            (projected,) = sessions[graph].run(["frames"], {"input": rows})
+            inputs[name] = projected.reshape(*given[name].shape[:2], -1)
+            inputs[f"{name}_mask"] = np.ones(given[name].shape[:2], bool)
+        (valence,) = sessions["fusion"].run(["valence"], inputs)
         expected = reference[f"output/{flow}/valence"].ravel()
         np.testing.assert_allclose(valence, expected, atol=1e-4)
 

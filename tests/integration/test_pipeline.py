@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from models import bundle
+from models.spec import PROJECTIONS
 from trainer.command import carry_out
 from trainer.corpus import open as open_corpus
 from trainer.features.extraction import extract
@@ -174,7 +175,7 @@ def test_a_run_leaves_a_bundle_with_card_recipe_and_report(
     opened = bundle.open(out)
     assert opened.config.trained
     assert set(opened.config.graphs) == {
-        "audio_encoder", "text_simulation", "video_encoder", "fusion",
+        "audio_encoder", "text_simulation", "video_encoder", *PROJECTIONS, "fusion",
     }  # fmt: skip
     assert "audio+simulated_text+video" in opened.calibration.patterns
     assert "| pairs | audio+simulated_text+video |" in (out / "README.md").read_text()

@@ -16,7 +16,7 @@ from models.bundle import BundleError, digest
 from models.calibration import Calibration, PatternCalibration
 from models.export import Label, Parts, write_bundle
 from models.network import SentimentNetwork
-from models.spec import NetworkSpec
+from models.spec import MODALITIES, NetworkSpec
 
 SPEC = NetworkSpec(audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8)
 LABEL = Label("tiny", "1", trained=False, licence="Apache-2.0")
@@ -46,7 +46,7 @@ def test_what_is_written_opens(original: Path) -> None:
     assert opened.sha256 == digest(original / "config.json")
     assert opened.path("fusion").is_file()
     assert opened.weights_path.is_file()
-    with pytest.raises(BundleError, match="no ONNX graph 'audio_encoder', expected one of: fusion"):
+    with pytest.raises(BundleError, match="no ONNX graph 'audio_encoder', expected one of: audio"):
         opened.path("audio_encoder")
 
 
@@ -76,10 +76,13 @@ def test_a_missing_or_altered_file_is_named(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 9}, "schema_version: expected 1, got 9"),
+        ({"schema_version": 9}, "schema_version: expected 2, got 9; .*trainer export"),
         ({"windows_ms": 1}, "windows_ms: Extra inputs are not permitted"),
         ({"network": {"audio_dim": 0}}, r"network.audio_dim: Input should be greater than 0"),
-        ({"files": {"../../etc/passwd": "0"}}, "no sha256 of calibration.json, fusion.onnx"),
+        (
+            {"files": {"../../etc/passwd": "0"}},
+            "no sha256 of audio_projection.onnx, calib",
+        ),
     ],
 )
 def test_a_wrong_config_is_named(copy: Path, changes: dict[str, object], message: str) -> None:
@@ -113,8 +116,8 @@ def test_half_precision_graphs_take_and_give_floats(original: Path, tmp_path: Pa
     assert config.precision == "float16"
     generator = np.random.default_rng(0)
     inputs: dict[str, np.ndarray] = {"text_simulated": np.array([False, True])}
-    for name, size in (("audio", 6), ("text", 5), ("video", 4)):
-        inputs[name] = generator.normal(size=(2, 7, size)).astype(np.float32)
+    for name in MODALITIES:
+        inputs[name] = generator.normal(size=(2, 7, SPEC.projected_dim)).astype(np.float32)
         inputs[f"{name}_mask"] = np.ones((2, 7), bool)
     found = [
         onnxruntime.InferenceSession(str(directory / "fusion.onnx")).run(["valence"], inputs)[0]

@@ -15,6 +15,7 @@ from engine.settings import InferenceSettings
 from engine.wire.messages import Audio, Clock, Envelope, Score, Text, Video
 from models.calibration import Calibration, PatternCalibration
 from models.spec import (
+    PROJECTIONS,
     BundleConfig,
     ImageEncoderSpec,
     NetworkSpec,
@@ -44,7 +45,7 @@ class Network:
     device: str = "cpu"
     precision: str = "float32"
     graphs: frozenset[str] = frozenset(
-        {"audio_encoder", "text_simulation", "video_encoder", "fusion"}
+        {"audio_encoder", "text_simulation", "video_encoder", *PROJECTIONS, "fusion"}
     )
 
     def __post_init__(self) -> None:
@@ -59,6 +60,9 @@ class Network:
         x = inputs["input"]
         self.calls.append((graph, x.shape))
         assert x.dtype == np.float32
+        if graph in PROJECTIONS:
+            assert x.shape[1] == DIM
+            return {"frames": np.repeat(x.mean(1)[:, None], self.config.network.projected_dim, 1)}
         if graph == "video_encoder":
             return {"frames": np.repeat(x.mean((1, 2, 3))[:, None], DIM, 1)}
         spec = getattr(self.config, graph)
@@ -189,8 +193,8 @@ def test_every_sample_is_encoded_once_and_the_frames_are_those_of_the_whole() ->
     whole = backend.run("audio_encoder", {"input": stream.pending()[None]})["frames"][0]
     ring = core._streams["s"].audio.frames
     kept = ring.between(T0 + 2_000 * MS, T0 + 6_000 * MS)
-    assert kept.shape == (100, DIM)
-    np.testing.assert_allclose(kept, whole[-100:], atol=1e-4)
+    assert kept.shape == (100, config().network.projected_dim)
+    np.testing.assert_allclose(kept[:, 0], whole[-100:, 0], atol=1e-4)
 
 
 def calls(backend: Network, graph: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -222,6 +226,16 @@ def test_streams_that_are_due_together_are_one_batch() -> None:
     assert len(scores) == 5
     assert [shape[0] for _, shape in calls(backend, "fusion")] == [5]
     assert [shape[0] for _, shape in calls(backend, "audio_encoder")] == [5]
+
+
+def test_every_frame_is_projected_once() -> None:
+    core, backend = make_core()
+    play(core, [sound(i) for i in range(150)] + [face(i) for i in range(60)])
+    projected = {
+        graph: sum(shape[0] for _, shape in calls(backend, graph)) for graph in PROJECTIONS
+    }
+    assert projected == {"audio_projection": 150, "text_projection": 30, "video_projection": 60}
+    assert {shape[2] for _, shape in calls(backend, "fusion")} == {config().network.projected_dim}
 
 
 def test_silence_is_not_evidence() -> None:

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
-from models.export import FUSION_OUTPUTS, FusionGraph, export_graph
+from models.export import FUSION_OUTPUTS, export_graph, graph_modules
 from models.network import NetworkError, SentimentNetwork
-from models.spec import NetworkSpec
+from models.spec import MODALITIES, PROJECTIONS, NetworkSpec
 
 SIZES = (6, 10, 4)
 PATTERNS = [p for p in product((True, False), repeat=3) if any(p)]
@@ -36,26 +36,31 @@ def _row(lengths: tuple[int, int, int], pattern: tuple[bool, ...], pad: int = 0)
     return [*given, torch.tensor([True])]
 
 
+def _scored(network: SentimentNetwork, row: list) -> tuple[torch.Tensor, ...]:
+    a, a_mask, t, t_mask, v, v_mask, simulated = row
+    out = network(a, t, v, a_mask, t_mask, v_mask, simulated)
+    return out.valence.flatten(), out.low.flatten(), out.high.flatten(), out.weights, out.fused
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_subset(network: SentimentNetwork, pattern: tuple[bool, ...]) -> None:
-    graph = FusionGraph(network)
     row = _row((5, 3, 7), pattern, pad=4)
-    valence, low, high, weights, _ = graph(*row)
+    valence, low, high, weights, _ = _scored(network, row)
     assert -3 <= low.item() <= valence.item() <= high.item() <= 3
     assert all((w == 0) == (not p) for w, p in zip(weights[0].tolist(), pattern, strict=True))
     assert weights.sum().item() == pytest.approx(1)
     lengths = (5, 3, 7)
     short = [x[:, : lengths[i // 2]] for i, x in enumerate(row[:6])]
-    torch.testing.assert_close(graph(*short, row[6])[0], valence, atol=1e-5, rtol=0)
+    torch.testing.assert_close(_scored(network, [*short, row[6]])[0], valence, atol=1e-5, rtol=0)
     other = [
         torch.cat([torch.randn_like(x), x]) if x.is_floating_point() else torch.cat([~x, x])
         for x in row
     ]
-    torch.testing.assert_close(graph(*other)[0][1:], valence, atol=1e-5, rtol=0)
+    torch.testing.assert_close(_scored(network, other)[0][1:], valence, atol=1e-5, rtol=0)
 
 
 def test_nothing_has_no_value(network: SentimentNetwork) -> None:
-    assert all(x.isnan().all() for x in FusionGraph(network)(*_row((2, 2, 2), (False,) * 3))[:3])
+    assert all(x.isnan().all() for x in _scored(network, _row((2, 2, 2), (False,) * 3))[:3])
 
 
 def test_bad_input_is_named(network: SentimentNetwork) -> None:
@@ -69,14 +74,20 @@ def test_bad_input_is_named(network: SentimentNetwork) -> None:
 
 
 def test_onnx_agrees(network: SentimentNetwork, tmp_path: Path) -> None:
-    export_graph("fusion", network, tmp_path / "fusion.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx")
-    names = [x.name for x in session.get_inputs()]
+    sessions = {}
+    for graph, module in graph_modules({"fusion": network}).items():
+        export_graph(graph, module, tmp_path / f"{graph}.onnx")
+        sessions[graph] = onnxruntime.InferenceSession(tmp_path / f"{graph}.onnx")
+    names = [x.name for x in sessions["fusion"].get_inputs()]
     for pattern in PATTERNS:
         for lengths in ((1, 1, 1), (1000, 1, 37), (13, 1000, 1000)):
             row = _row(lengths, pattern)
             feed = {n: x.numpy() for n, x in zip(names, row, strict=True)}
+            for modality, graph in zip(MODALITIES, PROJECTIONS, strict=True):
+                (projected,) = sessions[graph].run(["frames"], {"input": feed[modality][0]})
+                feed[modality] = projected[None]
             with torch.inference_mode():
-                expected = FusionGraph(network)(*row)
-            for ours, theirs in zip(expected, session.run(FUSION_OUTPUTS, feed), strict=True):
+                expected = _scored(network, row)
+            found = sessions["fusion"].run(FUSION_OUTPUTS, feed)
+            for ours, theirs in zip(expected, found, strict=True):
                 np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-4, rtol=0)

@@ -21,18 +21,20 @@ from engine.inference.plans.build import (
     prepared,
 )
 from engine.inference.plans.parity import TOLERANCE, verify
-from engine.inference.plans.profiles import InputRange, layouts
+from engine.inference.plans.profiles import InputRange, RowLayout, layouts
 from models import bundle as bundles
 from models.precision import PrecisionError, lowered
-from models.spec import GraphName
+from models.spec import PROJECTIONS, GraphName
 from tests.unit.tiny_bundles import paper_like
 
 pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install "undertone[rtx]"')
 
-GRAPHS: tuple[GraphName, ...] = ("audio_encoder", "text_simulation", "video_encoder", "fusion")
+GRAPHS: tuple[GraphName, ...] = (
+    "audio_encoder", "text_simulation", "video_encoder", *PROJECTIONS, "fusion",
+)  # fmt: skip
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 CASES = [("default", graph) for graph in GRAPHS]
-CASES += [("paper-like", "video_encoder"), ("paper-like", "fusion")]
+CASES += [("paper-like", graph) for graph in ("video_encoder", *PROJECTIONS, "fusion")]
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +59,20 @@ def test_every_graph_is_taken_in_every_precision(
 ) -> None:
     bundle = opened[name]
     model = prepared(bundle.path(graph).read_bytes(), precision, bundle.config.precision)
-    ranges = layouts(bundle.config, 64)[graph].ranges
-    assert all(entry.minimum[0] == 1 and entry.maximum[0] == 64 for entry in ranges)
+    layout = layouts(bundle.config, 64)[graph]
+    ranges = layout.ranges
+    rows = 64 * (layout.rows if isinstance(layout, RowLayout) else 1)
+    assert all(entry.minimum[0] == 1 and entry.maximum[0] == rows for entry in ranges)
     made = build(api, model, ranges, precision, "sm89")
     assert len(made.plan) > 10_000
     arithmetic = made.arithmetic
-    # What is not low is a head: valence, its interval, modality and query weights.
-    heads = arithmetic.products - arithmetic.low_products
-    assert heads == (4 if name == "default" else 3) * (graph == "fusion" and precision != "fp32")
+    # What is not low is a head: valence, its interval, modality and query weights; relevance.
+    heads = dict.fromkeys(PROJECTIONS, 1) | {"fusion": 4 if name == "default" else 3}
+    wide = arithmetic.products - arithmetic.low_products
+    assert wide == (heads.get(graph, 0) if precision != "fp32" else 0)
     # The voice network's normalisation is folded into its convolutions: nothing stays wide there.
-    assert (arithmetic.wide_layers > 0) == ((name, graph) != ("default", "audio_encoder"))
+    folded = ("audio_encoder", *PROJECTIONS)
+    assert (arithmetic.wide_layers > 0) == (graph not in folded)
 
 
 def test_low_precision_makes_a_smaller_plan(
@@ -238,7 +244,8 @@ def test_the_command_builds_for_other_gpus(
 
     command = ["build", "--for", "sm75,sm120", "--max-batch", "4", "--plans-dir", str(tmp_path)]
     assert main(command) == 0
-    assert len(list(tmp_path.glob("*.plan"))) == len(list(tmp_path.glob("*.json"))) == 8
+    found = [len(list(tmp_path.glob(f"*.{suffix}"))) for suffix in ("plan", "json")]
+    assert found == [2 * len(GRAPHS)] * 2
     assert "not compared with ONNX Runtime" in capsys.readouterr().out
     assert main(["build", "--for", "sm42", "--plans-dir", str(tmp_path)]) == 2
     assert "builds for sm75, " in capsys.readouterr().err

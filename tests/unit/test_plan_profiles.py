@@ -21,7 +21,7 @@ from models import bundle as bundles
 
 CONFIG = bundles.open("default").config
 SEQUENCE = SequenceLayout((2,), stride=3, context=5, usual_frames=4, longest_frames=6, max_batch=4)
-FUSION = FusionLayout((2, 3, 4), (10, 5, 8), (20, 40, 24), max_batch=4)
+FUSION = FusionLayout(3, (10, 5, 8), (20, 40, 24), max_batch=4)
 
 
 @given(st.integers(1, 100), st.integers(1, 100))
@@ -101,8 +101,8 @@ def test_a_sequence_too_short_for_a_frame_is_refused() -> None:
 
 def fusion_inputs(batch: int, lengths: tuple[int, int, int]) -> dict[str, np.ndarray]:
     inputs: dict[str, np.ndarray] = {"text_simulated": np.ones(batch, bool)}
-    for name, dim, length in zip(("audio", "text", "video"), FUSION.dims, lengths, strict=True):
-        inputs[name] = np.ones((batch, length, dim), np.float32)
+    for name, length in zip(("audio", "text", "video"), lengths, strict=True):
+        inputs[name] = np.ones((batch, length, FUSION.dim), np.float32)
         inputs[f"{name}_mask"] = np.ones((batch, length), bool)
     return inputs
 
@@ -110,7 +110,7 @@ def fusion_inputs(batch: int, lengths: tuple[int, int, int]) -> dict[str, np.nda
 def test_short_windows_are_padded_to_full_ones_behind_masks() -> None:
     (piece,) = FUSION.pieces(fusion_inputs(3, (7, 1, 8)))
     assert piece.usual
-    assert piece.shapes["audio"] == (4, 10, 2)
+    assert piece.shapes["audio"] == (4, 10, 3)
     staging = {
         name: np.full(shape, True if name.endswith(("mask", "simulated")) else 9.0)
         for name, shape in piece.shapes.items()

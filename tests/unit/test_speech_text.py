@@ -25,6 +25,7 @@ from engine.inference.speech_text import (
 from engine.settings import InferenceSettings
 from engine.wire.messages import Audio, Clock, Envelope, Score
 from models import bundle as bundles
+from models.spec import PROJECTIONS
 from models.text_simulation.protocol import SimulatedText
 
 MS = 1_000_000
@@ -202,7 +203,7 @@ def test_a_language_model_simulates_the_text_of_a_clip(llm_bundle: bundles.Bundl
     from engine.inference.backends.pytorch import PytorchBackend
 
     backend = PytorchBackend(llm_bundle, device="cpu", threads=1)
-    assert backend.graphs == {"fusion", "audio_encoder"}
+    assert backend.graphs == {"audio_encoder", *PROJECTIONS, "fusion"}
     backend.warm_up()
     simulator = speech_simulator(llm_bundle, wait=True)
     with_text = scores_of(

@@ -11,7 +11,7 @@ from engine.inference.backends.tensorrt import TensorrtBackend
 from engine.inference.plans.parity import random_inputs, verify
 from engine.inference.plans.profiles import Layout, layouts
 from models import bundle as bundles
-from models.spec import GraphName
+from models.spec import PROJECTIONS, GraphName
 from tests.unit.fake_tensorrt import HostDevice, OnnxPlan
 
 MAX_BATCH = 4
@@ -42,7 +42,7 @@ def rig() -> Rig:
     return Rig(bundles.open("default"))
 
 
-GRAPHS = ("audio_encoder", "text_simulation", "video_encoder", "fusion")
+GRAPHS = ("audio_encoder", "text_simulation", "video_encoder", *PROJECTIONS, "fusion")
 
 
 @pytest.mark.parametrize("graph", GRAPHS)

@@ -18,7 +18,7 @@ class BackendError(Exception):
 
 
 class Backend(Protocol):
-    """Runs the graphs of one bundle: ``audio_encoder``, ``text_simulation``, ``fusion``, ..."""
+    """Runs the graphs of one bundle, by ``models.spec.GraphName``."""
 
     name: str
     """``onnx``, ``pytorch`` or ``tensorrt``."""

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from engine.inference.backends.protocol import BackendError, Inputs, Outputs
 from engine.inference.backends.warm import warm_up
 from models.bundle import Bundle, BundleError
-from models.export import FUSION_INPUTS, FUSION_OUTPUTS, FusionGraph
+from models.export import FUSION_INPUTS, FUSION_OUTPUTS, graph_modules
 from models.modules import load_modules
-from models.network import SentimentNetwork
 from models.pretrained import PretrainedError
 from models.spec import BundleConfig
 
@@ -62,10 +61,7 @@ class PytorchBackend:
             modules = load_modules(bundle, skip_others=True)
         except BundleError as error:
             raise BackendError(str(error)) from None
-        self._modules = {
-            graph: FusionGraph(module) if isinstance(module, SentimentNetwork) else module
-            for graph, module in modules.items()
-        }
+        self._modules: dict[str, nn.Module] = dict(graph_modules(modules).items())
         for module in self._modules.values():
             module.eval().to(self._device)
         self._runs: dict[str, Any] = {**self._modules}

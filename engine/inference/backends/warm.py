@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.inference.backends.protocol import Backend, Inputs
-from models.spec import BundleConfig, SequenceEncoderSpec
+from engine.inference.backends.protocol import Array, Backend, Inputs
+from models.spec import PROJECTIONS, BundleConfig, SequenceEncoderSpec
 
 HOP_S = 0.5
 
@@ -38,6 +38,8 @@ def example_inputs(config: BundleConfig) -> list[tuple[str, Inputs]]:
             )
             for n in (1, 5)
         ]
+    for graph, dim in zip(PROJECTIONS, config.network.frame_dims, strict=True):
+        examples += [(graph, {"input": np.zeros((n, dim), np.float32)}) for n in (1, 12)]
     return examples + [("fusion", _fusion(config, batch)) for batch in (1, 2)]
 
 
@@ -50,12 +52,10 @@ def _text_simulation(
 
 
 def _fusion(config: BundleConfig, batch: int) -> Inputs:
-    network = config.network
     lengths = {"audio": 100, "text": 20, "video": 40}
-    dims = {"audio": network.audio_dim, "text": network.text_dim, "video": network.video_dim}
-    inputs: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32 | np.bool_]]] = {}
+    inputs: dict[str, Array] = {}
     for name, length in lengths.items():
-        inputs[name] = np.zeros((batch, length, dims[name]), np.float32)
+        inputs[name] = np.zeros((batch, length, config.network.projected_dim), np.float32)
         inputs[f"{name}_mask"] = np.ones((batch, length), np.bool_)
     inputs["text_simulated"] = np.ones(batch, np.bool_)
-    return inputs  # type: ignore[return-value]
+    return inputs

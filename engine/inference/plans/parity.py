@@ -83,12 +83,10 @@ def _fusion(layout: FusionLayout, lengths: tuple[int, ...], rng: np.random.Gener
     batch = 2 * len(SUBSETS)
     present = np.array(SUBSETS * 2)
     inputs: dict[str, Array] = {"text_simulated": np.arange(batch) < len(SUBSETS)}
-    for column, (name, dim, length) in enumerate(
-        zip(MODALITIES, layout.dims, lengths, strict=True)
-    ):
+    for column, (name, length) in enumerate(zip(MODALITIES, lengths, strict=True)):
         counts = rng.integers(1, length + 1, batch) * present[:, column]
         mask: NDArray[np.bool_] = np.arange(length) < counts[:, None]
-        frames = rng.standard_normal((batch, length, dim), np.float32)
+        frames = rng.standard_normal((batch, length, layout.dim), np.float32)
         inputs[name] = np.where(mask[:, :, None], frames, np.float32(0))
         inputs[f"{name}_mask"] = mask
     return inputs

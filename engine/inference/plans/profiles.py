@@ -18,7 +18,7 @@ from engine.inference.backends.protocol import Array, BackendError, Inputs, Outp
 from engine.inference.features import MAX_TOKENS_PER_S, MAX_VIDEO_RATE_HZ, capacity
 from engine.inference.scheduler import length_bucket
 from models.preprocessing import N_MELS
-from models.spec import MODALITIES, BundleConfig, GraphName, SequenceEncoderSpec
+from models.spec import MODALITIES, PROJECTIONS, BundleConfig, GraphName, SequenceEncoderSpec
 
 HOP_S = 0.5
 LONGEST_S = 8.0
@@ -142,43 +142,48 @@ class SequenceLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageLayout:
-    """An image encoder: ``input`` [B, C, S, S]."""
+class RowLayout:
+    """Rows that do not know of each other: ``input`` [B, ...], pictures or frames."""
 
     shape: Shape
     max_batch: int
+    rows: int = 1
+    """Of one unit of the batch: of a stream's hop."""
 
     @property
     def ranges(self) -> tuple[InputRange, ...]:
         """One input."""
-        sizes = (1, _optimum(self.max_batch), self.max_batch)
-        low, middle, high = ((size, *self.shape) for size in sizes)
+        optimum, most = (self.rows * size for size in (_optimum(self.max_batch), self.max_batch))
+        low, middle, high = ((size, *self.shape) for size in (1, optimum, most))
         return (InputRange("input", False, low, middle, high),)
 
     def usual(self, batch: int) -> Mapping[str, Shape]:
-        """Every shape is usual."""
-        return {"input": (batch, *self.shape)}
+        """Every shape is usual, in whole units."""
+        return {"input": (batch * self.rows, *self.shape)}
 
     def pieces(self, inputs: Inputs) -> Iterator[Piece]:
         """Cut by rows.
 
         Raises:
-            BackendError: pictures of another size.
+            BackendError: rows of another shape.
         """
         values = inputs["input"]
         if values.shape[1:] != self.shape:
             raise BackendError(f"input: expected {['B', *self.shape]}, got {list(values.shape)}")
-        for row in range(0, len(values), self.max_batch):
-            source = values[row : row + self.max_batch]
-            shapes = self.usual(bucket(len(source), self.max_batch))
+        most = self.max_batch * self.rows
+        for row in range(0, len(values), most):
+            source = values[row : row + most]
+            units = -(-len(source) // self.rows)
+            shapes = self.usual(bucket(units, self.max_batch))
             yield Piece(shapes, {"input": source}, len(source), usual=True)
 
 
 @dataclass(frozen=True, slots=True)
 class FusionLayout:
-    """The fusion network: frames and masks per modality, padded on the right, masked."""
+    """The fusion: projected frames and masks per modality, padded on the right, masked."""
 
-    dims: Shape
+    dim: int
+    """Width of a projected frame."""
     full: Shape
     """Frames of a running stream's window, per modality."""
     longest: Shape
@@ -189,9 +194,9 @@ class FusionLayout:
         """Frames and mask of every modality, and the flow."""
         found = []
         most = _optimum(self.max_batch)
-        for name, dim, full, longest in self._axes():
+        for name, full, longest in self._axes():
             sizes = ((1, 1), (most, full), (self.max_batch, longest))
-            low, middle, high = ((*size, dim) for size in sizes)
+            low, middle, high = ((*size, self.dim) for size in sizes)
             found.append(InputRange(name, False, low, middle, high))
             found.append(InputRange(f"{name}_mask", True, *sizes))
         found.append(InputRange("text_simulated", True, (1,), (most,), (self.max_batch,)))
@@ -208,10 +213,11 @@ class FusionLayout:
             BackendError: another width, or a window longer than the plan takes.
         """
         lengths = []
-        for name, dim, full, longest in self._axes():
+        for name, full, longest in self._axes():
             shape = inputs[name].shape
-            if shape[2:] != (dim,) or not 1 <= shape[1] <= longest:
-                raise BackendError(f"{name}: expected [B, 1..{longest}, {dim}], got {list(shape)}")
+            if shape[2:] != (self.dim,) or not 1 <= shape[1] <= longest:
+                expected = f"[B, 1..{longest}, {self.dim}]"
+                raise BackendError(f"{name}: expected {expected}, got {list(shape)}")
             lengths.append(full if shape[1] <= full else shape[1])
         usual = tuple(lengths) == self.full
         count = len(inputs["text_simulated"])
@@ -224,13 +230,13 @@ class FusionLayout:
 
     def _shapes(self, batch: int, lengths: Shape) -> Mapping[str, Shape]:
         shapes: dict[str, Shape] = {"text_simulated": (batch,)}
-        for (name, dim, _, _), length in zip(self._axes(), lengths, strict=True):
-            shapes[name] = (batch, length, dim)
+        for name, length in zip(MODALITIES, lengths, strict=True):
+            shapes[name] = (batch, length, self.dim)
             shapes[f"{name}_mask"] = (batch, length)
         return shapes
 
-    def _axes(self) -> Iterator[tuple[str, int, int, int]]:
-        return zip(MODALITIES, self.dims, self.full, self.longest, strict=True)
+    def _axes(self) -> Iterator[tuple[str, int, int]]:
+        return zip(MODALITIES, self.full, self.longest, strict=True)
 
 
 def bucket(count: int, max_batch: int) -> int:
@@ -292,11 +298,24 @@ def layouts(config: BundleConfig, max_batch: int) -> dict[GraphName, Layout]:
             rate_hz /= audio.stride
             found["text_simulation"] = _sequence(text, (audio.dim,), rate_hz, max_batch)
     if video is not None:
-        found["video_encoder"] = ImageLayout(
+        found["video_encoder"] = RowLayout(
             (video.channels_in, video.size_px, video.size_px), max_batch
         )
-    found["fusion"] = _fusion(config, max_batch)
+    rates = _frame_rates(config)
+    for graph, dim, rate in zip(PROJECTIONS, config.network.frame_dims, rates, strict=True):
+        found[graph] = RowLayout((dim,), max_batch, rows=int(HOP_S * rate) + 1)
+    found["fusion"] = _fusion(config, rates, max_batch)
     return {graph: layout for graph, layout in found.items() if graph in config.graphs}
+
+
+def _frame_rates(config: BundleConfig) -> tuple[float, float, float]:
+    """Frames per second of a running stream, per modality."""
+    audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
+    audio_hz = audio.input_rate_hz / audio.stride if audio is not None else 10.0
+    text_hz = audio_hz / (text.stride if text is not None else 5)
+    if audio is None:
+        text_hz = 10.0
+    return audio_hz, text_hz, video.rate_hz if video is not None else 10.0
 
 
 def _sequence(
@@ -314,19 +333,15 @@ def _sequence(
     )
 
 
-def _fusion(config: BundleConfig, max_batch: int) -> FusionLayout:
-    network, window_s = config.network, config.window_ms / 1000.0
-    audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
-    audio_hz = audio.input_rate_hz / audio.stride if audio is not None else 10.0
-    text_hz = audio_hz / (text.stride if text is not None else 5)
-    if audio is None:
-        text_hz = 10.0
-    video_hz = video.rate_hz if video is not None else 10.0
-    rates = (audio_hz, text_hz, video_hz)
+def _fusion(
+    config: BundleConfig, rates: tuple[float, float, float], max_batch: int
+) -> FusionLayout:
+    window_s = config.window_ms / 1000.0
+    audio_hz, text_hz, video_hz = rates
     most = (audio_hz, max(text_hz, MAX_TOKENS_PER_S), max(video_hz, MAX_VIDEO_RATE_HZ))
     full = tuple(max(1, round(window_s * rate)) for rate in rates)
     return FusionLayout(
-        dims=(network.audio_dim, network.text_dim, network.video_dim),
+        config.network.projected_dim,
         full=full,
         longest=tuple(
             length_bucket(capacity(window_s * rate), size)
