@@ -77,8 +77,8 @@ def open(path_or_name: str | Path) -> Bundle:
     schema = tree.get("schema_version") if isinstance(tree, dict) else None
     if schema != SCHEMA:
         raise BundleError(
-            f"{config_path}: schema_version: expected {SCHEMA}, got {schema!r}; a bundle of your "
-            f"own is written anew by `python -m trainer export`"
+            f"{config_path}: schema_version: expected {SCHEMA}, got {schema!r}: another version of "
+            f"Undertone made it"
         )
     try:
         config = BundleConfig.model_validate(tree)

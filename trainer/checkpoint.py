@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-VERSION = 1
+VERSION = 2
+"""Changes with the names and shapes of the weights."""
 
 
 class CheckpointError(Exception):
