@@ -146,3 +146,25 @@ class BundleConfig(Spec):
     """Graph name to ONNX file; a graph may be missing where only PyTorch can run it."""
     files: dict[str, str]
     """Every other file of the bundle to its sha256."""
+
+    @property
+    def frame_rates_hz(self) -> tuple[float, float, float]:
+        """Frames per second of a running stream, in the order of MODALITIES.
+
+        Where the bundle has no encoder, 10 stands for it; a language model's tokens come at
+        about a fifth of the sound's frames.
+        """
+        audio, text, video = self.audio_encoder, self.text_simulation, self.video_encoder
+        video_hz = video.rate_hz if video is not None else 10.0
+        if audio is None:
+            return 10.0, 10.0, video_hz
+        audio_hz = audio.input_rate_hz / audio.stride
+        return audio_hz, audio_hz / (text.stride if text is not None else 5), video_hz
+
+    @property
+    def full_lengths(self) -> tuple[int, int, int]:
+        """Frames in a full window of a running stream, in the order of MODALITIES."""
+        audio, text, video = (
+            max(1, round(self.window_ms / 1000.0 * rate)) for rate in self.frame_rates_hz
+        )
+        return audio, text, video

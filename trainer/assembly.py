@@ -32,21 +32,18 @@ from models.text_simulation.llm import LlmSettings, LlmTextSimulation
 from models.text_simulation.student import StudentTextSimulation
 from trainer.corpus import Corpus, Features
 from trainer.features.extraction import existing_store
-from trainer.features.extractors import (
-    CropExtractor,
-    Extractor,
-    FeatureExtractor,
-    ImageFrameExtractor,
+from trainer.features.extractors import Extractor, FeatureExtractor
+from trainer.features.media import MediaReader
+from trainer.features.pictures import CropExtractor, ImageFrameExtractor
+from trainer.features.sound import (
     LlmExtractor,
     MelExtractor,
     MelSource,
     StudentExtractor,
-    TextFrameExtractor,
-    TokenExtractor,
     VoiceFrameExtractor,
 )
-from trainer.features.media import MediaReader
 from trainer.features.store import FeatureError
+from trainer.features.transcripts import TextFrameExtractor, TokenExtractor
 from trainer.model import SentimentModel
 from trainer.recipe import STAGE, EncoderChoice, Recipe
 from trainer.samples import FrameShapes

@@ -8,21 +8,18 @@ windows of all streams, fuses them in one batch and filters each stream's valenc
 from __future__ import annotations
 
 import heapq
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
-from engine.inference.backends.protocol import Array, Backend
-from engine.inference.encoding import MAX_ROWS, TextEncode, encode
+from engine.inference.backends.protocol import Backend
+from engine.inference.cutting import Window, cut
+from engine.inference.encoding import TextEncode, encode
+from engine.inference.fusing import Fused, Fuser
 from engine.inference.rolling import Observation
-from engine.inference.scheduler import Due, pad_right
+from engine.inference.scheduler import Due
 from engine.inference.speech_text import SpeechSimulator
 from engine.inference.stream import StreamState, fault_of
-from engine.inference.windows import Frames
 from engine.settings import InferenceSettings
 from engine.wire.messages import (
     Audio,
@@ -34,7 +31,6 @@ from engine.wire.messages import (
     ModelInfo,
     Score,
     Text,
-    TextSource,
     Video,
 )
 from models.bundle import Bundle
@@ -44,39 +40,6 @@ SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
 MAX_CLOCKS = 1024
 MS = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One cut window: frames [T, D] of each present modality, None of an absent one."""
-
-    stream: StreamState
-    due: Due
-    frames: dict[str, Frames | None]
-    coverage: dict[str, float]
-    voiced: float
-    """Share of the sound in the window that is voiced."""
-    text_source: TextSource
-    is_new: bool
-    """Whether any of its modalities brought evidence since the last window."""
-
-    @property
-    def pattern(self) -> str:
-        """Present modalities as calibration names them, such as ``audio+simulated_text``."""
-        simulated = self.text_source == "simulated"
-        names = {"text": "simulated_text"} if simulated else {}
-        present = (name for name in MODALITIES if self.frames[name] is not None)
-        return "+".join(names.get(name, name) for name in present)
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """What the network says of one window."""
-
-    valence: float
-    low: float
-    high: float
-    weights: tuple[float, ...]
 
 
 class InferenceCore:
@@ -105,7 +68,6 @@ class InferenceCore:
         timer: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._config = bundle.config
-        self._calibration = bundle.calibration
         self._backend = backend
         self._settings = settings
         self._clock = clock
@@ -118,6 +80,7 @@ class InferenceCore:
         self._offsets: dict[Clock, int] = {}
         self._score_seq: Counter[str] = Counter()
         self._counters: Counter[str] = Counter()
+        self._fuser = Fuser(bundle, backend, self._counters)
         self.model = ModelInfo(
             name=bundle.config.name,
             version=bundle.config.version,
@@ -198,9 +161,9 @@ class InferenceCore:
         if self._simulate_speech is not None:
             self._exchange_speech(self._simulate_speech, [state for state, _ in due])
         encode([s for s, _ in due], self._backend, self._encode_text, self._counters)
-        windows = [self._cut(state, window) for state, window in due]
+        windows = [cut(state, window, self._settings) for state, window in due]
         encoded = self._timer()
-        fused = self._fuse(windows)
+        fused = self._fuser.fuse(windows)
         finished = self._timer()
         scores = []
         for window, result in zip(windows, fused, strict=True):
@@ -250,88 +213,6 @@ class InferenceCore:
             else:
                 owner.audio.accept_spoken(spoken)
 
-    def _cut(self, state: StreamState, due: Due) -> Window:
-        start_ns, end_ns = due.start_ns, due.end_ns
-        audio, video, given = state.audio, state.video, state.text
-        heard_ns = audio.heard.covered_ns(start_ns, end_ns)
-        voiced_ns = audio.voiced.covered_ns(start_ns, end_ns)
-        coverage = {
-            "audio": heard_ns / (end_ns - start_ns),
-            "video": video.seen.coverage(start_ns, end_ns),
-            "text": 0.0,
-        }
-        frames: dict[str, Frames | None] = dict.fromkeys(MODALITIES)
-        recent_ns = max(start_ns, end_ns - self._settings.max_age_ms * 1_000_000)
-        # Silence is not evidence: without a voice neither the sound nor what it simulates counts.
-        if audio.voiced.covered_ns(recent_ns, end_ns) and audio.frames is not None:
-            frames["audio"] = audio.frames.between(start_ns, end_ns)
-            if (simulated := audio.simulated(start_ns, end_ns)) is not None:
-                frames["text"], coverage["text"] = simulated
-        if video.seen.covered_ns(recent_ns, end_ns) and video.frames is not None:
-            frames["video"] = video.frames.between(start_ns, end_ns)
-        source: TextSource = "simulated"
-        given_ns = given.spans.covered_ns(start_ns, end_ns)
-        if given_ns and 2 * given_ns >= voiced_ns:
-            frames["text"] = given.frames.between(start_ns, end_ns)
-            coverage["text"] = given_ns / (end_ns - start_ns)
-            source = "given"
-        for name, rows in frames.items():
-            if rows is None or not len(rows) or coverage[name] < self._settings.min_coverage:
-                frames[name] = None
-        if frames["text"] is None:
-            source = "none"
-        voiced = min(voiced_ns / heard_ns, 1.0) if heard_ns else 0.0
-        is_new = any(frames[name] is not None for name in state.news(end_ns))
-        return Window(state, due, frames, coverage, voiced, source, is_new)
-
-    def _fuse(self, windows: Sequence[Window]) -> list[Fused | None]:
-        """Run the network on the windows that hold anything, MAX_ROWS at a time."""
-        results: list[Fused | None] = [None] * len(windows)
-        rows = [row for row, window in enumerate(windows) if window.pattern]
-        for first in range(0, len(rows), MAX_ROWS):
-            batch = rows[first : first + MAX_ROWS]
-            outputs = self._backend.run("fusion", self._inputs([windows[row] for row in batch]))
-            for index, row in enumerate(batch):
-                valence, low, high = (
-                    float(outputs[name].reshape(len(batch), -1)[index, 0])
-                    for name in ("valence", "low", "high")
-                )
-                if not math.isfinite(valence):
-                    self._counters["scores_not_finite"] += 1
-                    continue
-                if not (math.isfinite(low) and math.isfinite(high)):
-                    low = high = valence
-                low, high = self._calibration.interval(windows[row].pattern, low, high)
-                weights = tuple(float(weight) for weight in outputs["weights"][index])
-                results[row] = Fused(valence, min(low, valence), max(high, valence), weights)
-        return results
-
-    def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:
-        projected_dim = self._config.network.projected_dim
-        inputs: dict[str, Array] = {}
-        for name in MODALITIES:
-            sequences = [window.frames[name] for window in windows]
-            inputs[name], inputs[f"{name}_mask"] = pad_right(
-                sequences, projected_dim, self._full_length(name)
-            )
-        simulated = [window.text_source != "given" for window in windows]
-        return {**inputs, "text_simulated": np.array(simulated, np.bool_)}
-
-    def _full_length(self, name: str) -> int:
-        """Frames of a full window of a running stream."""
-        window_s = self._config.window_ms / 1000.0
-        audio, text, video = (
-            self._config.audio_encoder,
-            self._config.text_simulation,
-            self._config.video_encoder,
-        )
-        if name == "video" or audio is None:
-            return max(1, round(window_s * (video.rate_hz if video else 10.0)))
-        rate_hz = audio.input_rate_hz / audio.stride
-        if name == "text":
-            rate_hz /= text.stride if text is not None else 5
-        return max(1, round(window_s * rate_hz))
-
     def _score(
         self, window: Window, fused: Fused | None, now_ns: int, stages_ns: tuple[int, int]
     ) -> Score:
@@ -366,11 +247,11 @@ class InferenceCore:
             trend=rolling.trend_per_s,
             trigger="speech_end" if ended and not spoke_on else "hop",
             reason=rolling.reason,
-            audio=self._state_of(window, fused, "audio", window.voiced),
-            video=self._state_of(
+            audio=_state_of(window, fused, "audio", window.voiced),
+            video=_state_of(
                 window, fused, "video", state.video.quality(window.due.start_ns, end_ns)
             ),
-            text=self._state_of(window, fused, "text", None),
+            text=_state_of(window, fused, "text", None),
             text_source=window.text_source,
             speaking=spoke_on,
             faces=state.video.faces if state.video.progress.is_live(end_ns, 10**9) else 0,
@@ -386,14 +267,14 @@ class InferenceCore:
             mark=mark,
         )
 
-    @staticmethod
-    def _state_of(
-        window: Window, fused: Fused | None, name: str, quality: float | None
-    ) -> ModalityState:
-        weight = 0.0 if fused is None else fused.weights[MODALITIES.index(name)]
-        return ModalityState(
-            present=window.frames[name] is not None,
-            coverage=min(window.coverage[name], 1.0),
-            weight=weight,
-            quality=quality,
-        )
+
+def _state_of(
+    window: Window, fused: Fused | None, name: str, quality: float | None
+) -> ModalityState:
+    weight = 0.0 if fused is None else fused.weights[MODALITIES.index(name)]
+    return ModalityState(
+        present=window.frames[name] is not None,
+        coverage=min(window.coverage[name], 1.0),
+        weight=weight,
+        quality=quality,
+    )

@@ -37,7 +37,7 @@ def make_samples(n: int, seed: int) -> SampleList:
     return SampleList(tuple(items))
 
 
-TRAIN, VALID, TEST = make_samples(192, 1), make_samples(64, 2), make_samples(64, 3)
+TRAIN, VALID, TEST = make_samples(192, 1), make_samples(256, 2), make_samples(256, 3)
 
 
 def recipe(**training: object) -> Recipe:
@@ -77,7 +77,7 @@ def test_training_beats_the_constant_in_every_subset_and_is_calibrated(tmp_path:
     }  # fmt: skip
     for result in whole:
         assert result.metrics.mae < 0.6 * result.constant.mae
-        assert result.coverage > 0.75
+        assert 0.8 < result.coverage < 0.98  # of 256 clips, 90 % asked for
     errors = [point.mae for point in found.robustness if point.flow == "complete"]
     assert len(errors) == 10
 
@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
 def test_without_clips_the_error_says_how_many_there_are(tmp_path: Path) -> None:
     model = SentimentModel(SentimentNetwork(SPEC))
     empty = Batches(SampleList(()), SHAPES, 4)
-    with pytest.raises(FitError, match="got 0 train and 64 valid"):
+    with pytest.raises(FitError, match="got 0 train and 256 valid"):
         fit(model, empty, Batches(VALID, SHAPES, 4), recipe(), tmp_path, 0)
 
 

@@ -19,15 +19,11 @@ from tests.unit.tiny_models import bert
 from trainer.corpus import Clip, Corpus, CorpusError, Media, hold_back
 from trainer.corpus import open as open_corpus
 from trainer.features.extraction import existing_store, extract
-from trainer.features.extractors import (
-    ContentKeys,
-    CropExtractor,
-    MelExtractor,
-    MelSource,
-    TextFrameExtractor,
-    VoiceFrameExtractor,
-)
+from trainer.features.keys import ContentKeys
 from trainer.features.media import MediaReader
+from trainer.features.pictures import CropExtractor
+from trainer.features.sound import MelExtractor, MelSource, VoiceFrameExtractor
+from trainer.features.transcripts import TextFrameExtractor
 
 
 def clip_of(media: Media, **options: object) -> Clip:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer.corpus import Clip, Corpus, CorpusError
-from trainer.features.extractors import SOURCE, ContentKeys, Extractor
+from trainer.features.extractors import SOURCE, Extractor
+from trainer.features.keys import ContentKeys
 from trainer.features.samples import StoredClip
 from trainer.features.store import FeatureError, FrameStore, Writer
 

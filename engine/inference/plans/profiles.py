@@ -301,21 +301,11 @@ def layouts(config: BundleConfig, max_batch: int) -> dict[GraphName, Layout]:
         found["video_encoder"] = RowLayout(
             (video.channels_in, video.size_px, video.size_px), max_batch
         )
-    rates = _frame_rates(config)
-    for graph, dim, rate in zip(PROJECTIONS, config.network.frame_dims, rates, strict=True):
-        found[graph] = RowLayout((dim,), max_batch, rows=int(HOP_S * rate) + 1)
-    found["fusion"] = _fusion(config, rates, max_batch)
+    dims = zip(PROJECTIONS, config.network.frame_dims, config.frame_rates_hz, strict=True)
+    for graph, dim, rate_hz in dims:
+        found[graph] = RowLayout((dim,), max_batch, rows=int(HOP_S * rate_hz) + 1)
+    found["fusion"] = _fusion(config, max_batch)
     return {graph: layout for graph, layout in found.items() if graph in config.graphs}
-
-
-def _frame_rates(config: BundleConfig) -> tuple[float, float, float]:
-    """Frames per second of a running stream, per modality."""
-    audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
-    audio_hz = audio.input_rate_hz / audio.stride if audio is not None else 10.0
-    text_hz = audio_hz / (text.stride if text is not None else 5)
-    if audio is None:
-        text_hz = 10.0
-    return audio_hz, text_hz, video.rate_hz if video is not None else 10.0
 
 
 def _sequence(
@@ -333,19 +323,16 @@ def _sequence(
     )
 
 
-def _fusion(
-    config: BundleConfig, rates: tuple[float, float, float], max_batch: int
-) -> FusionLayout:
-    window_s = config.window_ms / 1000.0
-    audio_hz, text_hz, video_hz = rates
+def _fusion(config: BundleConfig, max_batch: int) -> FusionLayout:
+    window_s, full = config.window_ms / 1000.0, config.full_lengths
+    audio_hz, text_hz, video_hz = config.frame_rates_hz
     most = (audio_hz, max(text_hz, MAX_TOKENS_PER_S), max(video_hz, MAX_VIDEO_RATE_HZ))
-    full = tuple(max(1, round(window_s * rate)) for rate in rates)
     return FusionLayout(
         config.network.projected_dim,
         full=full,
         longest=tuple(
-            length_bucket(capacity(window_s * rate), size)
-            for rate, size in zip(most, full, strict=True)
+            length_bucket(capacity(window_s * rate_hz), size)
+            for rate_hz, size in zip(most, full, strict=True)
         ),
         max_batch=max_batch,
     )
