@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from models.export import export_graph, graph_modules
+from engine.inference.backends.onnx import OnnxBackend
+from models import bundle as bundles
+from models.calibration import Calibration
+from models.export import Label, Parts, write_bundle
 from models.network import SentimentNetwork
 from models.spec import MODALITIES, PROJECTIONS, NetworkSpec
 
@@ -86,19 +88,14 @@ class PlainNetwork(nn.Module):
 
 
 class Graphs:
-    """Our ONNX graphs on one thread."""
+    """Our ONNX graphs on one thread, as the engine runs them."""
 
     def __init__(self, ours: SentimentNetwork) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.size = 0
-        self._sessions = {}
+        label = Label("benchmark", "0", trained=False, licence="Apache-2.0")
         with tempfile.TemporaryDirectory() as folder:
-            for graph, module in graph_modules({"fusion": ours}).items():
-                path = Path(folder) / f"{graph}.onnx"
-                export_graph(graph, module, path)
-                self.size += path.stat().st_size
-                self._sessions[graph] = onnxruntime.InferenceSession(path, options)
+            write_bundle(Path(folder), Parts(ours), label, Calibration(), "# benchmark\n")
+            self.size = sum(path.stat().st_size for path in Path(folder).glob("*.onnx"))
+            self._backend = OnnxBackend(bundles.open(folder), threads=1)
 
     def project(self, given: Window) -> Window:
         """Project [B, T, D] frames per modality."""
@@ -106,7 +103,7 @@ class Graphs:
         for name, graph in zip(MODALITIES, PROJECTIONS, strict=True):
             batch, length, dim = given[name].shape
             rows = given[name].reshape(batch * length, dim)
-            (found,) = self._sessions[graph].run(None, {"input": rows})
+            found = self._backend.run(graph, {"input": rows})["frames"]
             projected[name] = found.reshape(batch, length, -1)
         return projected
 
@@ -116,9 +113,7 @@ class Graphs:
         for name, values in projected.items():
             inputs[f"{name}_mask"] = np.ones(values.shape[:2], bool)
         inputs["text_simulated"] = np.zeros(len(projected["audio"]), bool)
-        (valence,) = self._sessions["fusion"].run(["valence"], inputs)
-        found: Array = valence
-        return found
+        return self._backend.run("fusion", inputs)["valence"]
 
 
 def median_ms(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -219,7 +219,7 @@ def export_graph(name: GraphName, module: nn.Module, path: Path, half: bool = Fa
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            signature.graph.eval(),
+            module.eval(),
             signature.inputs,
             dynamo=True,
             dynamic_shapes=signature.dynamic,
@@ -239,7 +239,6 @@ def export_graph(name: GraphName, module: nn.Module, path: Path, half: bool = Fa
 class _Signature:
     """Example inputs of a graph, which of their axes vary, and the names on both sides."""
 
-    graph: nn.Module
     inputs: tuple[Tensor, ...]
     dynamic: tuple[Any, ...]
     input_names: tuple[str, ...] = ("input",)
@@ -249,13 +248,13 @@ class _Signature:
 def _signature(module: nn.Module) -> _Signature:
     batch = torch.export.Dim("batch", min=1)
     if isinstance(module, FusionGraph):
-        return _fusion_signature(module, batch)
+        return _fusion_signature(module.fusion.spec.projected_dim, batch)
     if isinstance(module, ProjectionGraph):
-        return _Signature(module, (torch.randn(2, module.inputs),), ({0: batch},))
+        return _Signature((torch.randn(2, module.inputs),), ({0: batch},))
     if isinstance(module, FaceEncoder):
         crop = module.spec
         crops = torch.randn(2, crop.channels_in, crop.size_px, crop.size_px)
-        return _Signature(module, (crops,), ({0: batch},))
+        return _Signature((crops,), ({0: batch},))
     if isinstance(module, VoiceEncoder):
         features = N_MELS
     elif isinstance(module, StudentTextSimulation):
@@ -264,11 +263,10 @@ def _signature(module: nn.Module) -> _Signature:
         raise TypeError(f"no graph is defined for {type(module).__name__}")
     spec = module.spec
     example = torch.randn(2, spec.left_context + 7 * spec.stride, features)
-    return _Signature(module, (example,), ({0: batch, 1: torch.export.Dim.DYNAMIC},))
+    return _Signature((example,), ({0: batch, 1: torch.export.Dim.DYNAMIC},))
 
 
-def _fusion_signature(graph: FusionGraph, batch: Any) -> _Signature:
-    size = graph.fusion.spec.projected_dim
+def _fusion_signature(size: int, batch: Any) -> _Signature:
     inputs: list[Tensor] = []
     dynamic: list[Any] = []
     for count, modality in enumerate(MODALITIES, 5):
@@ -277,7 +275,7 @@ def _fusion_signature(graph: FusionGraph, batch: Any) -> _Signature:
         dynamic += [{0: batch, 1: frames}] * 2
     inputs.append(torch.tensor([True, False]))
     dynamic.append({0: batch})
-    return _Signature(graph, tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS)
+    return _Signature(tuple(inputs), tuple(dynamic), FUSION_INPUTS, FUSION_OUTPUTS)
 
 
 def _write_weights(parts: Parts, path: Path) -> None:

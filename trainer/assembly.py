@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +43,7 @@ from trainer.features.sound import (
 )
 from trainer.features.store import FeatureError
 from trainer.features.transcripts import TextFrameExtractor, TokenExtractor
-from trainer.model import SentimentModel
+from trainer.model import SentimentModel, weights_digest
 from trainer.recipe import STAGE, EncoderChoice, Recipe
 from trainer.samples import FrameShapes
 
@@ -201,7 +200,7 @@ class Assembly:
                 raise AssemblyError(f"{bundle.directory}: has no voice encoder")
             self.audio_spec = spec = spec_there
             self.voice, encoder = module, module
-            identity = f"voice/{bundle.config.name}/{_digest(module)}"
+            identity = f"voice/{bundle.config.name}/{weights_digest(module)}"
         self.extractors.append(
             VoiceFrameExtractor(self._mel, self._reader, encoder, spec, identity)
         )
@@ -259,7 +258,7 @@ class Assembly:
                 raise AssemblyError(f"{bundle.directory}: has no face encoder")
             self.video_spec = spec = spec_there
             self.face, encoder = module, module
-            identity = f"face/{bundle.config.name}/{_digest(module)}"
+            identity = f"face/{bundle.config.name}/{weights_digest(module)}"
         crops = CropExtractor(self._reader, spec)
         self.extractors.append(ImageFrameExtractor(crops, encoder, spec.dim, identity))
 
@@ -275,7 +274,7 @@ class Assembly:
             assert specs[0] is not None
             assert specs[1] is not None
             self.student, self.simulation_spec = student, specs[1]
-            identity = f"student/{config.name}/{_digest(voice)}/{_digest(student)}"
+            identity = f"student/{config.name}/{weights_digest(voice)}/{weights_digest(student)}"
             behind = VoiceFrameExtractor(self._mel, self._reader, voice, specs[0], "behind it")
             for extractor in self.extractors:
                 if isinstance(extractor, VoiceFrameExtractor) and self._is_of(extractor, voice):
@@ -304,7 +303,7 @@ class Assembly:
     @staticmethod
     def _is_of(extractor: VoiceFrameExtractor, voice: nn.Module) -> bool:
         """Whether an extractor's encoder has the weights of ``voice``."""
-        return extractor.identity.endswith(_digest(voice))
+        return extractor.identity.endswith(weights_digest(voice))
 
     def _open(self, source: str | None) -> Bundle:
         name = str(source)
@@ -376,11 +375,3 @@ def usable(corpus: Corpus, recipe: Recipe, only: Sequence[str] = ()) -> Corpus:
 def _source(choice: EncoderChoice) -> str:
     assert choice.source is not None  # the recipe's own check
     return choice.source
-
-
-def _digest(module: torch.nn.Module) -> str:
-    state = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        state.update(name.encode())
-        state.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return state.hexdigest()[:16]

@@ -6,6 +6,7 @@ frames, or log-mel and crops for an embedded encoder that is trained along.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -232,3 +233,12 @@ def run_images(encoder: FaceEncoder, crops: Tensor, mask: Tensor, dim: int) -> T
         frames = frames.to(encoded.dtype)
         frames[mask] = encoded
     return frames
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Short sha256 of a module's weights with their names: other weights, other digest."""
+    state = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return state.hexdigest()[:16]

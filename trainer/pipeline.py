@@ -6,7 +6,6 @@ stopped, and so that each step can be asked for by itself.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from trainer.evaluate import Evaluation, evaluate
 from trainer.features.extraction import Extraction, extract
 from trainer.features.samples import PAIRS, StoredSamples, pair
 from trainer.fit import CHECKPOINT, Fitted, choose_device, finished, fit, load_fitted
-from trainer.model import SentimentModel
+from trainer.model import SentimentModel, weights_digest
 from trainer.prediction import Predictions, View, predict
 from trainer.progress import Progress
 from trainer.recipe import Recipe
@@ -368,14 +367,16 @@ class Pipeline:
 
     def _keep(self, path: Path, model: SentimentModel, result: dict[str, Any]) -> None:
         partial = path.with_suffix(".part")
-        partial.write_text(json.dumps({"weights": _digest(model), **result}, indent=2) + "\n")
+        partial.write_text(
+            json.dumps({"weights": weights_digest(model), **result}, indent=2) + "\n"
+        )
         partial.replace(path)
 
     def _is_fresh(self, path: Path, model: SentimentModel) -> bool:
         """Whether a result is there and is about these weights."""
         if not path.is_file():
             return False
-        return bool(json.loads(path.read_text()).get("weights") == _digest(model))
+        return bool(json.loads(path.read_text()).get("weights") == weights_digest(model))
 
     def _is_done(self, places: Places, recipe: Recipe) -> bool:
         """Whether a stage's bundle is there and was made by this recipe."""
@@ -406,11 +407,3 @@ def _columns(found: Predictions) -> dict[str, Any]:
         "low": found.low,
         "high": found.high,
     }
-
-
-def _digest(model: SentimentModel) -> str:
-    state = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        state.update(name.encode())
-        state.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return state.hexdigest()[:16]

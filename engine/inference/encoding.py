@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,8 +21,6 @@ MAX_FRAMES = 1024
 
 TextEncode = Callable[[str], Frames | None]
 """A transcript to its token frames [T, D], or None where no text encoder can be had."""
-
-Item = TypeVar("Item")
 
 
 def encode(
@@ -67,7 +64,8 @@ def _run_sequences(
         inputs = sequence.pending() if sequence is not None else None
         if inputs is not None:
             jobs.append((track, segment, inputs))
-    for batch in _slices(jobs, MAX_ROWS):
+    for first in range(0, len(jobs), MAX_ROWS):
+        batch = jobs[first : first + MAX_ROWS]
         stacked = pad_left([inputs for _, _, inputs in batch])
         outputs = backend.run(graph, {"input": stacked})["frames"]
         for (track, segment, _), output in zip(batch, outputs, strict=True):
@@ -76,38 +74,34 @@ def _run_sequences(
 
 def _encode_faces(streams: Sequence[StreamState], backend: Backend) -> None:
     prepared = [(stream.video, *stream.video.prepare()) for stream in streams]
-    crops = [crop for _, stream_crops, _ in prepared for crop in stream_crops]
-    if not crops:
-        return
-    frames = np.concatenate(
-        [
-            backend.run("video_encoder", {"input": np.stack(batch)})["frames"]
-            for batch in _slices(crops, MAX_CROPS)
-        ]
-    )
-    first = 0
-    for track, stream_crops, t_end_ns in prepared:
-        track.accept(frames[first : first + len(stream_crops)], t_end_ns)
-        first += len(stream_crops)
+    jobs = [(track, np.stack(crops), t_end_ns) for track, crops, t_end_ns in prepared if crops]
+    found = _run_rows(backend, "video_encoder", [crops for _, crops, _ in jobs], MAX_CROPS)
+    for (track, _, t_end_ns), frames in zip(jobs, found, strict=True):
+        track.accept(frames, t_end_ns)
 
 
 def _project(backend: Backend, graph: GraphName, evidence: Sequence[Evidence | None]) -> None:
     jobs = [(item, rows) for item in evidence if item and (rows := item.pending()) is not None]
-    if not jobs:
-        return
-    frames = np.concatenate([rows for _, rows in jobs])
-    projected = np.concatenate(
+    found = _run_rows(backend, graph, [rows for _, rows in jobs], MAX_FRAMES)
+    for (item, _), projected in zip(jobs, found, strict=True):
+        item.accept(projected)
+
+
+def _run_rows(
+    backend: Backend, graph: GraphName, parts: Sequence[Frames], most: int
+) -> list[Frames]:
+    """Run a graph whose rows do not know of each other on all parts, ``most`` rows at a time.
+
+    Returns:
+        The frames of each part.
+    """
+    if not parts:
+        return []
+    rows = np.concatenate(parts)
+    frames = np.concatenate(
         [
-            backend.run(graph, {"input": frames[first : first + MAX_FRAMES]})["frames"]
-            for first in range(0, len(frames), MAX_FRAMES)
+            backend.run(graph, {"input": rows[first : first + most]})["frames"]
+            for first in range(0, len(rows), most)
         ]
     )
-    first = 0
-    for item, rows in jobs:
-        item.accept(projected[first : first + len(rows)])
-        first += len(rows)
-
-
-def _slices(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
+    return np.split(frames, np.cumsum([len(part) for part in parts[:-1]], dtype=np.intp))

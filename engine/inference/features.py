@@ -119,6 +119,7 @@ class AudioTrack:
         self._segments: deque[Segment] = deque()
         window_s = config.window_ms / 1000.0
         projected_dim = config.network.projected_dim
+        audio_hz, text_hz, _ = config.frame_rates_hz
         self.frames: Evidence | None = None
         self.text: Evidence | None = None
         self._text_period_ns = 0
@@ -126,16 +127,14 @@ class AudioTrack:
         """Speech for a language model; its text then comes by ``accept_spoken``."""
         self._spoken = Spans()
         if self._spec is not None:
-            rate_hz = self._spec.input_rate_hz / self._spec.stride
-            self.frames = Evidence(projected_dim, capacity(window_s * rate_hz))
+            self.frames = Evidence(projected_dim, capacity(window_s * audio_hz))
             if self._text_spec is not None and self._text_spec.kind == "llm":
                 self.text = Evidence(projected_dim, capacity(window_s * MAX_TOKENS_PER_S))
                 self.speech = SpeechGatherer(config.window_ms * 1_000_000)
                 self._text_spec = None  # no graph makes it
             elif self._text_spec is not None:
-                rate_hz /= self._text_spec.stride
-                self.text = Evidence(projected_dim, capacity(window_s * rate_hz))
-                self._text_period_ns = int(NS_PER_S / rate_hz)
+                self.text = Evidence(projected_dim, capacity(window_s * text_hz))
+                self._text_period_ns = int(NS_PER_S / text_hz)
 
     def push(self, message: Audio) -> bool:
         """Take a chunk; True if it followed a gap."""
@@ -243,7 +242,7 @@ class VideoTrack:
         self.seen = Spans()
         self.faces = 0
         self._spec: ImageEncoderSpec | None = config.video_encoder
-        rate_hz = 10.0 if self._spec is None else self._spec.rate_hz
+        _, _, rate_hz = config.frame_rates_hz
         self._period_ns = int(NS_PER_S / rate_hz)
         self._scores: deque[tuple[int, float]] = deque()
         self._waiting: list[WaitingCrop] = []

@@ -37,7 +37,8 @@ class Fuser:
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, counters: Counter[str]) -> None:
-        self._config = bundle.config
+        self._projected_dim = bundle.config.network.projected_dim
+        self._full_lengths = bundle.config.full_lengths
         self._calibration = bundle.calibration
         self._backend = backend
         self._counters = counters
@@ -65,10 +66,9 @@ class Fuser:
         return results
 
     def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:
-        projected_dim = self._config.network.projected_dim
         inputs: dict[str, Array] = {}
-        for name, full in zip(MODALITIES, self._config.full_lengths, strict=True):
+        for name, full in zip(MODALITIES, self._full_lengths, strict=True):
             sequences = [window.frames[name] for window in windows]
-            inputs[name], inputs[f"{name}_mask"] = pad_right(sequences, projected_dim, full)
+            inputs[name], inputs[f"{name}_mask"] = pad_right(sequences, self._projected_dim, full)
         simulated = [window.text_source != "given" for window in windows]
         return {**inputs, "text_simulated": np.array(simulated, np.bool_)}

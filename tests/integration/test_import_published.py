@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
+from engine.inference.backends.onnx import OnnxBackend
 from models import bundle
-from models.spec import MODALITIES, PROJECTIONS
+from tests.unit.network_graphs import run_network
 from trainer.import_published import CheckpointFileError, import_published
 
 
@@ -31,22 +31,18 @@ def test_a_checkpoint_becomes_a_bundle_with_the_published_numbers(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     opened = bundle.open(tmp_path / "bundle")
-    sessions = {
-        graph: onnxruntime.InferenceSession(opened.path(graph)) for graph in opened.config.graphs
-    }
+    backend = OnnxBackend(opened)
     given = {name: reference[f"input/{name}"].astype(np.float32) for name in ("audio", "video")}
     for flow, text, simulated in (
         ("complete", "text", False),
         ("missing_text", "simulated_text", True),
     ):
         given["text"] = reference[f"input/{text}"].astype(np.float32)
-        inputs: dict[str, np.ndarray] = {"text_simulated": np.full(3, simulated)}
-        for name, graph in zip(MODALITIES, PROJECTIONS, strict=True):
-            rows = given[name].reshape(-1, given[name].shape[2])
-            (projected,) = sessions[graph].run(["frames"], {"input": rows})
-            inputs[name] = projected.reshape(*given[name].shape[:2], -1)
-            inputs[f"{name}_mask"] = np.ones(given[name].shape[:2], bool)
-        (valence,) = sessions["fusion"].run(["valence"], inputs)
+        inputs: dict[str, np.ndarray] = {**given}
+        for name, values in given.items():
+            inputs[f"{name}_mask"] = np.ones(values.shape[:2], bool)
+        inputs["text_simulated"] = np.full(3, simulated)
+        valence = run_network(backend.run, inputs)["valence"]
         expected = reference[f"output/{flow}/valence"].ravel()
         np.testing.assert_allclose(valence, expected, atol=1e-4)
 

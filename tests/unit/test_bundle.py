@@ -16,7 +16,7 @@ from models.bundle import BundleError, digest
 from models.calibration import Calibration, PatternCalibration
 from models.export import Label, Parts, write_bundle
 from models.network import SentimentNetwork
-from models.spec import MODALITIES, NetworkSpec
+from models.spec import MODALITIES, PROJECTIONS, NetworkSpec
 
 SPEC = NetworkSpec(audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8)
 LABEL = Label("tiny", "1", trained=False, licence="Apache-2.0")
@@ -46,7 +46,10 @@ def test_what_is_written_opens(original: Path) -> None:
     assert opened.sha256 == digest(original / "config.json")
     assert opened.path("fusion").is_file()
     assert opened.weights_path.is_file()
-    with pytest.raises(BundleError, match="no ONNX graph 'audio_encoder', expected one of: audio"):
+    known = ", ".join((*PROJECTIONS, "fusion"))
+    with pytest.raises(
+        BundleError, match=f"no ONNX graph 'audio_encoder', expected one of: {known}"
+    ):
         opened.path("audio_encoder")
 
 
@@ -81,7 +84,8 @@ def test_a_missing_or_altered_file_is_named(copy: Path, name: str) -> None:
         ({"network": {"audio_dim": 0}}, r"network.audio_dim: Input should be greater than 0"),
         (
             {"files": {"../../etc/passwd": "0"}},
-            "no sha256 of audio_projection.onnx, calib",
+            "no sha256 of audio_projection.onnx, calibration.json, fusion.onnx, "
+            "text_projection.onnx, video_projection.onnx",
         ),
     ],
 )

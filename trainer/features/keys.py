@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from models.bundle import digest as file_digest
 from trainer.corpus import Clip, CorpusError, Features, Media
 from trainer.features.extractors import SOURCE, Extractor
 
@@ -45,7 +46,6 @@ def _digest_media(media: Media) -> str:
     if media.member is not None:
         return _digest(media.read_bytes())
     try:
-        with media.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        return file_digest(media.path)[:32]
     except OSError as error:
         raise CorpusError(f"{media.path}: cannot be read: {error.strerror}") from None

@@ -61,7 +61,7 @@ class PytorchBackend:
             modules = load_modules(bundle, skip_others=True)
         except BundleError as error:
             raise BackendError(str(error)) from None
-        self._modules: dict[str, nn.Module] = dict(graph_modules(modules).items())
+        self._modules = {str(graph): module for graph, module in graph_modules(modules).items()}
         for module in self._modules.values():
             module.eval().to(self._device)
         self._runs: dict[str, Any] = {**self._modules}

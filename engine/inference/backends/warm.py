@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.inference.backends.protocol import Array, Backend, Inputs
-from models.spec import PROJECTIONS, BundleConfig, SequenceEncoderSpec
-
-HOP_S = 0.5
+from engine.inference.plans.profiles import HOP_S, per_hop
+from models.spec import MODALITIES, PROJECTIONS, BundleConfig, SequenceEncoderSpec
 
 
 def warm_up(backend: Backend, config: BundleConfig) -> None:
@@ -38,8 +37,10 @@ def example_inputs(config: BundleConfig) -> list[tuple[str, Inputs]]:
             )
             for n in (1, 5)
         ]
-    for graph, dim in zip(PROJECTIONS, config.network.frame_dims, strict=True):
-        examples += [(graph, {"input": np.zeros((n, dim), np.float32)}) for n in (1, 12)]
+    dims = zip(PROJECTIONS, config.network.frame_dims, config.frame_rates_hz, strict=True)
+    for graph, dim, rate_hz in dims:
+        rows = (1, per_hop(rate_hz))
+        examples += [(graph, {"input": np.zeros((n, dim), np.float32)}) for n in rows]
     return examples + [("fusion", _fusion(config, batch)) for batch in (1, 2)]
 
 
@@ -52,9 +53,8 @@ def _text_simulation(
 
 
 def _fusion(config: BundleConfig, batch: int) -> Inputs:
-    lengths = {"audio": 100, "text": 20, "video": 40}
     inputs: dict[str, Array] = {}
-    for name, length in lengths.items():
+    for name, length in zip(MODALITIES, config.full_lengths, strict=True):
         inputs[name] = np.zeros((batch, length, config.network.projected_dim), np.float32)
         inputs[f"{name}_mask"] = np.ones((batch, length), np.bool_)
     inputs["text_simulated"] = np.ones(batch, np.bool_)

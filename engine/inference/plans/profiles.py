@@ -239,6 +239,11 @@ class FusionLayout:
         return zip(MODALITIES, self.full, self.longest, strict=True)
 
 
+def per_hop(rate_hz: float) -> int:
+    """Frames of a hop of a running stream: a whole number only on average, so one more."""
+    return int(HOP_S * rate_hz) + 1
+
+
 def bucket(count: int, max_batch: int) -> int:
     """Round a batch up to a power of two, at most ``max_batch``.
 
@@ -290,20 +295,18 @@ def layouts(config: BundleConfig, max_batch: int) -> dict[GraphName, Layout]:
         raise BackendError(f"max_batch: expected 1..{MAX_BATCH}, got {max_batch}")
     found: dict[GraphName, Layout] = {}
     audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
+    rates_hz = config.frame_rates_hz
     if audio is not None:
         features = (N_MELS,) if audio.input == "log_mel" else ()
-        rate_hz = audio.input_rate_hz
-        found["audio_encoder"] = _sequence(audio, features, rate_hz, max_batch)
+        found["audio_encoder"] = _sequence(audio, features, rates_hz[0], max_batch)
         if text is not None:
-            rate_hz /= audio.stride
-            found["text_simulation"] = _sequence(text, (audio.dim,), rate_hz, max_batch)
+            found["text_simulation"] = _sequence(text, (audio.dim,), rates_hz[1], max_batch)
     if video is not None:
         found["video_encoder"] = RowLayout(
             (video.channels_in, video.size_px, video.size_px), max_batch
         )
-    dims = zip(PROJECTIONS, config.network.frame_dims, config.frame_rates_hz, strict=True)
-    for graph, dim, rate_hz in dims:
-        found[graph] = RowLayout((dim,), max_batch, rows=int(HOP_S * rate_hz) + 1)
+    for graph, dim, rate_hz in zip(PROJECTIONS, config.network.frame_dims, rates_hz, strict=True):
+        found[graph] = RowLayout((dim,), max_batch, rows=per_hop(rate_hz))
     found["fusion"] = _fusion(config, max_batch)
     return {graph: layout for graph, layout in found.items() if graph in config.graphs}
 
@@ -311,14 +314,13 @@ def layouts(config: BundleConfig, max_batch: int) -> dict[GraphName, Layout]:
 def _sequence(
     spec: SequenceEncoderSpec, features: Shape, rate_hz: float, max_batch: int
 ) -> SequenceLayout:
-    """The hop of a running stream is a whole number of strides only on average: one more."""
-    frames_per_s = rate_hz / spec.stride
+    """Shapes of a sequence encoder that gives ``rate_hz`` frames per second."""
     return SequenceLayout(
         features,
         spec.stride,
         spec.left_context,
-        usual_frames=int(HOP_S * frames_per_s) + 1,
-        longest_frames=int(LONGEST_S * frames_per_s) + 1,
+        usual_frames=per_hop(rate_hz),
+        longest_frames=int(LONGEST_S * rate_hz) + 1,
         max_batch=max_batch,
     )
 
