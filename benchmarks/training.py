@@ -32,12 +32,13 @@ from torch import Tensor
 from models.fusion import NetworkOutput
 from models.network import SentimentNetwork
 from models.spec import NetworkSpec
+from trainer.data.batches import Batch, Batches
+from trainer.data.samples import FrameShapes, Sample, SampleList
 from trainer.distributed import Team
 from trainer.fit import batch_loss
 from trainer.losses import rank_n_contrast
 from trainer.model import SentimentModel
 from trainer.recipe import Augmentation, Loss
-from trainer.samples import Batch, Batches, FrameShapes, Sample, SampleList
 
 SEGMENTS = Path(__file__).parents[2] / "shared" / "data" / "mosei" / "segments.csv"
 BATCH, CLIPS = 128, 1536

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from models.bundle import BundleError
 from models.pretrained import PretrainedError
-from trainer.assembly import AssemblyError
 from trainer.checkpoint import CheckpointError
 from trainer.corpus import Corpus, CorpusError, hold_back, merge
 from trainer.corpus import open as open_corpus
 from trainer.distributed import join
+from trainer.encoders import AssemblyError
 from trainer.features.store import FeatureError
 from trainer.fit import FitError, choose_device
-from trainer.pipeline import Pipeline, PipelineError, Places, with_seeds
 from trainer.progress import TerminalProgress
 from trainer.recipe import RecipeError
 from trainer.recipe import load as load_recipe
+from trainer.results import PipelineError
+from trainer.run import Pipeline, Places, with_seeds
 
 USERS_FAULTS = (
     AssemblyError,

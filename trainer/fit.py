@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from trainer.checkpoint import Checkpoint, Epoch, History
+from trainer.data.batches import Batch, Batches
 from trainer.distributed import Team
+from trainer.evaluation.metrics import regression_metrics
+from trainer.evaluation.prediction import Flow, View, predict
 from trainer.losses import LossTerms, LossWeights, distillation, double_flow, naming, probing
-from trainer.metrics import regression_metrics
 from trainer.model import SentimentModel
-from trainer.prediction import Flow, View, predict
 from trainer.recipe import Loss, Optimiser, Recipe
-from trainer.samples import Batch, Batches
 
 CHECKPOINT = "checkpoint.pt"
 FLOWS: tuple[Flow, ...] = ("complete", "missing_text")

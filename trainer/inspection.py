@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.spec import MODALITIES
-from trainer.baselines import trivial_baselines
 from trainer.corpus import SPLITS, Clip, Corpus, CorpusError, Features, Media, Problem, Split
+from trainer.evaluation.baselines import trivial_baselines
 
 BAR = 40
 COLOURS = {"error": "bold red", "lost": "yellow", "note": "dim"}

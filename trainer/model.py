@@ -21,8 +21,8 @@ from models.text_encoders import TunableTextEncoder
 from models.text_simulation.student import StudentTextSimulation
 from trainer.augmentation import FaceJitter, MelNoise
 from trainer.corpus.clip import EMOTIONS
+from trainer.data.batches import Batch
 from trainer.recipe import Augmentation, Loss
-from trainer.samples import Batch
 
 
 @dataclass(frozen=True, eq=False)

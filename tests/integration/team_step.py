@@ -8,11 +8,12 @@ import torch
 
 from models.network import SentimentNetwork
 from models.spec import NetworkSpec
+from trainer.data.batches import collate
+from trainer.data.samples import FrameShapes, Sample
 from trainer.distributed import join
 from trainer.fit import batch_loss
 from trainer.model import SentimentModel
 from trainer.recipe import Loss
-from trainer.samples import FrameShapes, Sample, collate
 
 ROWS = int(sys.argv[1])
 

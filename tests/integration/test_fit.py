@@ -9,14 +9,15 @@ import torch
 
 from models.network import SentimentNetwork
 from models.spec import NetworkSpec
-from trainer.calibrate import calibrate, conformal_margin
 from trainer.checkpoint import CheckpointError, Epoch
-from trainer.evaluate import evaluate
+from trainer.data.batches import Batches
+from trainer.data.samples import FrameShapes, Sample, SampleList
+from trainer.evaluation.calibrate import calibrate, conformal_margin
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.prediction import Predictions, View, predict
 from trainer.fit import FitError, Fitted, fit, learning_rate
 from trainer.model import SentimentModel
-from trainer.prediction import Predictions, View, predict
 from trainer.recipe import Optimiser, Recipe
-from trainer.samples import Batches, FrameShapes, Sample, SampleList
 
 SHAPES = FrameShapes((6,), (5,), (4,))
 SPEC = NetworkSpec(audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8, rnc_dim=8)

@@ -16,10 +16,10 @@ from models import bundle
 from models.spec import PROJECTIONS
 from trainer.command import carry_out
 from trainer.corpus import open as open_corpus
+from trainer.data.clips import pair
 from trainer.features.extraction import extract
 from trainer.features.media import MediaReader
 from trainer.features.pictures import CropExtractor
-from trainer.features.samples import pair
 from trainer.features.sound import MelExtractor
 from trainer.features.store import FeatureError
 from trainer.progress import TerminalProgress

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.baselines import constant_metrics
-from trainer.metrics import regression_metrics
+from trainer.evaluation.baselines import constant_metrics
+from trainer.evaluation.metrics import regression_metrics
 
 
 def test_by_hand() -> None:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.calibrate import PatternMargin
-from trainer.card import card
 from trainer.checkpoint import Epoch, History
-from trainer.evaluate import Evaluation, Result, RobustnessPoint
-from trainer.metrics import regression_metrics
-from trainer.prediction import Predictions
+from trainer.evaluation.calibrate import PatternMargin
+from trainer.evaluation.card import card
+from trainer.evaluation.evaluate import Evaluation, Result, RobustnessPoint
+from trainer.evaluation.metrics import regression_metrics
+from trainer.evaluation.prediction import Predictions
+from trainer.evaluation.report import Cell, Run, summarise, write
 from trainer.recipe import Recipe
-from trainer.report import Cell, Run, summarise, write
 
 
 def evaluation(seed: int, labels: np.ndarray) -> Evaluation:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from trainer.data.batches import Batches, collate
+from trainer.data.samples import FrameShapes, Sample, SampleList, augment
 from trainer.recipe import Augmentation
-from trainer.samples import Batches, FrameShapes, Sample, SampleList, augment, collate
 
 SHAPES = FrameShapes(audio=(4,), text=(3,), video=(2,))
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from trainer.corpus import Clip, Corpus, CorpusError
+from trainer.data.clips import StoredClip
 from trainer.features.extractors import SOURCE, Extractor
 from trainer.features.keys import ContentKeys
-from trainer.features.samples import StoredClip
 from trainer.features.store import FeatureError, FrameStore, Writer
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.calibrate import PatternMargin
 from trainer.checkpoint import Epoch, History
-from trainer.evaluate import Evaluation, Result
-from trainer.prediction import Predictions
+from trainer.evaluation.calibrate import PatternMargin
+from trainer.evaluation.evaluate import Evaluation, Result
+from trainer.evaluation.prediction import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trainer.evaluate import views
+from trainer.data.samples import FrameShapes, Samples
+from trainer.evaluation.evaluate import views
+from trainer.evaluation.prediction import Predictions, predict
 from trainer.model import SentimentModel
-from trainer.prediction import Predictions, predict
-from trainer.samples import FrameShapes, Samples
 
 COVERAGE = 0.9
 WHOLE_SCALE = 6.0

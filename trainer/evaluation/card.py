@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trainer.report import TEMPLATES, Run, summarise
+from trainer.evaluation.report import TEMPLATES, Run, summarise
 
 
 def card(run: Run, version: str) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.corpus import Split
+from trainer.data.samples import Sample
 from trainer.features.store import FrameStore
-from trainer.samples import Sample
 
 PAIRS = "pairs"
 

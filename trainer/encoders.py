@@ -30,6 +30,7 @@ from models.text_encoders import TextEncoder, TunableTextEncoder
 from models.text_simulation.llm import LlmSettings, LlmTextSimulation
 from models.text_simulation.student import StudentTextSimulation
 from trainer.corpus import Corpus, Features
+from trainer.data.samples import FrameShapes
 from trainer.features.extraction import existing_store
 from trainer.features.extractors import Extractor, FeatureExtractor
 from trainer.features.media import MediaReader
@@ -45,7 +46,6 @@ from trainer.features.store import FeatureError
 from trainer.features.transcripts import TextFrameExtractor, TokenExtractor
 from trainer.model import SentimentModel, weights_digest
 from trainer.recipe import STAGE, EncoderChoice, Recipe
-from trainer.samples import FrameShapes
 
 ADAPTER = "text_adapter.safetensors"
 

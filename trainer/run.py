@@ -13,34 +13,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.bundle import CONFIG
 from models.calibration import Calibration, PatternCalibration
 from models.export import Label, write_bundle
-from trainer import report as reports
-from trainer.assembly import Assembly, usable
-from trainer.calibrate import PatternMargin, calibrate
-from trainer.card import card
 from trainer.corpus import SPLITS, Corpus
+from trainer.data.batches import Batches
+from trainer.data.clips import PAIRS, StoredSamples, pair
 from trainer.distributed import Team
-from trainer.evaluate import Evaluation, evaluate
+from trainer.encoders import Assembly, usable
+from trainer.evaluation import report as reports
+from trainer.evaluation.calibrate import calibrate
+from trainer.evaluation.card import card
+from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.prediction import Predictions, View, predict
 from trainer.features.extraction import Extraction, extract
-from trainer.features.samples import PAIRS, StoredSamples, pair
-from trainer.fit import CHECKPOINT, Fitted, choose_device, finished, fit, load_fitted
-from trainer.model import SentimentModel, weights_digest
-from trainer.prediction import Predictions, View, predict
+from trainer.fit import Fitted, choose_device, fit
+from trainer.model import SentimentModel
 from trainer.progress import Progress
 from trainer.recipe import Recipe
 from trainer.recipe import load as load_recipe
-from trainer.samples import Batches
+from trainer.results import Results
 
 VERSION = "1"
-
-
-class PipelineError(Exception):
-    """A step that cannot be done yet; says which one comes first."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +99,7 @@ class Pipeline:
         self.stages = dict(stages or {})
         self.overrides = overrides
         self.team = team or Team()
+        self.results = Results(places.run, recipe)
         self._keep_recipe()
 
     def run(self) -> None:
@@ -179,7 +176,7 @@ class Pipeline:
                         train,
                         valid,
                         self.recipe,
-                        self._seed_folder(seed),
+                        self.results.seed_folder(seed),
                         seed,
                         self.team,
                         advance,
@@ -193,8 +190,8 @@ class Pipeline:
     def calibrate(self) -> None:
         """Margins of every seed, from the validation split."""
         for seed, model in self._trained():
-            path = self._seed_folder(seed) / "calibration.json"
-            if self._is_fresh(path, model):
+            path = self.results.calibration(seed)
+            if self.results.is_fresh(path, model):
                 continue
             with self.progress.task(f"calibration: seed {seed + 1}", 1) as advance:
                 margins = calibrate(
@@ -205,16 +202,15 @@ class Pipeline:
                     self.recipe.window_ms / 1000,
                 )
                 advance()
-            self._keep(path, model, {"margins": [asdict(margin) for margin in margins]})
+            self.results.keep(path, model, {"margins": [asdict(margin) for margin in margins]})
 
     def evaluate(self) -> None:
         """Figures of every seed on the test split, and its predictions."""
         for seed, model in self._trained():
-            folder = self._seed_folder(seed)
-            path = folder / "evaluation.json"
-            if self._is_fresh(path, model):
+            path = self.results.evaluation(seed)
+            if self.results.is_fresh(path, model):
                 continue
-            margins = self._margins(seed)
+            margins = self.results.margins(seed)
             with self.progress.task(f"evaluation: seed {seed + 1}", 1) as advance:
                 found = evaluate(
                     model,
@@ -230,13 +226,13 @@ class Pipeline:
                 )
                 predicted = self._test_predictions(model)
                 advance()
-            np.savez(folder / "predictions.npz", **_columns(predicted))
-            self._keep(path, model, {"evaluation": found.to_json()})
+            self.results.keep_predictions(seed, predicted)
+            self.results.keep(path, model, {"evaluation": found.to_json()})
 
     def export(self) -> None:
         """The best seed's bundle, with card, recipe and report."""
         run = self.summary()
-        best = self._best_seed()
+        best = self.results.best_seed()
         model = self._load(best)
         margins = {
             margin.pattern: PatternCalibration(margin=margin.margin, clips=margin.clips)
@@ -273,27 +269,18 @@ class Pipeline:
         """
         evaluations, histories = [], []
         for seed in range(self.recipe.training.seeds):
-            tree = self._read(self._seed_folder(seed) / "evaluation.json", "evaluate")
+            tree = self.results.read(self.results.evaluation(seed), "evaluate")
             evaluations.append(Evaluation.from_json(tree["evaluation"]))
-            histories.append(self._fitted(seed).history)
-        best = self._best_seed()
-        with np.load(self._seed_folder(best) / "predictions.npz") as columns:
-            predictions = Predictions(
-                tuple(columns["ids"].tolist()),
-                tuple(columns["corpora"].tolist()),
-                columns["labels"],
-                columns["valence"],
-                columns["low"],
-                columns["high"],
-            )
+            histories.append(self.results.fitted(seed).history)
+        best = self.results.best_seed()
         return reports.Run(
             name=self.recipe.name,
             recipe=self.recipe.model_dump(mode="json"),
             corpus=self._describe_corpus(),
             histories=tuple(histories),
             evaluations=tuple(evaluations),
-            margins=tuple(self._margins(best)),
-            predictions=predictions,
+            margins=tuple(self.results.margins(best)),
+            predictions=self.results.predictions(best),
         )
 
     def _describe_corpus(self) -> dict[str, Any]:
@@ -327,56 +314,15 @@ class Pipeline:
         return [(seed, self._load(seed)) for seed in range(self.recipe.training.seeds)]
 
     def _load(self, seed: int) -> SentimentModel:
-        fitted = self._fitted(seed)
+        fitted = self.results.fitted(seed)
         model = self.assembly.model()
         model.load_state_dict(fitted.model)
         return model.to(choose_device(self.recipe.training.device)).eval()
-
-    def _fitted(self, seed: int) -> Fitted:
-        path = self._seed_folder(seed) / CHECKPOINT
-        if not path.is_file():
-            raise PipelineError(f"{path}: seed {seed} is not trained yet: run `fit` first")
-        fitted = load_fitted(path, self.recipe, seed)
-        if not finished(fitted.history, self.recipe):
-            raise PipelineError(f"{path}: seed {seed} is not trained to its end: run `fit` first")
-        return fitted
-
-    def _best_seed(self) -> int:
-        scores = [
-            self._fitted(seed).history.best_score for seed in range(self.recipe.training.seeds)
-        ]
-        return int(np.argmin(scores))
-
-    def _margins(self, seed: int) -> list[PatternMargin]:
-        tree = self._read(self._seed_folder(seed) / "calibration.json", "calibrate")
-        return [PatternMargin(**row) for row in tree["margins"]]
-
-    def _seed_folder(self, seed: int) -> Path:
-        return self.places.run / f"seed-{seed}"
 
     def _keep_recipe(self) -> None:
         self.places.run.mkdir(parents=True, exist_ok=True)
         if self.team.leads:
             self.recipe.save(self.places.run / "recipe.json")
-
-    def _read(self, path: Path, step: str) -> dict[str, Any]:
-        if not path.is_file():
-            raise PipelineError(f"{path}: not there yet: run `{step}` first")
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-
-    def _keep(self, path: Path, model: SentimentModel, result: dict[str, Any]) -> None:
-        partial = path.with_suffix(".part")
-        partial.write_text(
-            json.dumps({"weights": weights_digest(model), **result}, indent=2) + "\n"
-        )
-        partial.replace(path)
-
-    def _is_fresh(self, path: Path, model: SentimentModel) -> bool:
-        """Whether a result is there and is about these weights."""
-        if not path.is_file():
-            return False
-        return bool(json.loads(path.read_text()).get("weights") == weights_digest(model))
 
     def _is_done(self, places: Places, recipe: Recipe) -> bool:
         """Whether a stage's bundle is there and was made by this recipe."""
@@ -396,14 +342,3 @@ def with_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
 def replace_training(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe with other values in its ``training`` table."""
     return recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
-
-
-def _columns(found: Predictions) -> dict[str, Any]:
-    return {
-        "ids": np.array(found.ids),
-        "corpora": np.array(found.corpora),
-        "labels": found.labels,
-        "valence": found.valence,
-        "low": found.low,
-        "high": found.high,
-    }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics import RegressionMetrics, regression_metrics
+from trainer.evaluation.metrics import RegressionMetrics, regression_metrics
 
 
 @dataclass(frozen=True)

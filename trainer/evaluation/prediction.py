@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.data.batches import Batch, collate
+from trainer.data.samples import EVIDENCE, FrameShapes, Sample, Samples
 from trainer.model import SentimentModel
-from trainer.samples import EVIDENCE, Batch, FrameShapes, Sample, Samples, collate
 
 Flow = Literal["complete", "missing_text"]
 Floats = NDArray[np.float64]

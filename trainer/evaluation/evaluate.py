@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.baselines import constant_metrics
-from trainer.metrics import RegressionMetrics, regression_metrics
+from trainer.data.samples import FrameShapes, Samples
+from trainer.evaluation.baselines import constant_metrics
+from trainer.evaluation.metrics import RegressionMetrics, regression_metrics
+from trainer.evaluation.prediction import Flow, Predictions, View, predict, subsets
 from trainer.model import SentimentModel
-from trainer.prediction import Flow, Predictions, View, predict, subsets
-from trainer.samples import FrameShapes, Samples
 
 Span = Literal["utterance", "window"]
 MISSING_RATES = tuple(rate / 10 for rate in range(10))
