@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from engine.inference.backends.select import choose
+from engine.backends.select import choose
 from engine.inference.offline import score_clip
 from engine.settings import load
 from engine.wire.messages import Score

@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import harness
-from engine.inference.backends import cuda
-from engine.inference.backends.protocol import Array, Backend, BackendError, Inputs
-from engine.inference.plans.profiles import Layout, layouts
+from engine.backends.protocol import Array, Backend, BackendError, Inputs
+from engine.backends.tensorrt import cuda
+from engine.backends.tensorrt.profiles import Layout, layouts
 from engine.settings import TensorrtSettings
 from models import bundle as bundles
 
@@ -124,7 +124,7 @@ def measure_graphs(
     import torch
 
     from benchmarks.roofline import measure_rates, work_of
-    from engine.inference.backends.pytorch import PytorchBackend
+    from engine.backends.pytorch import PytorchBackend
 
     device = torch.device("cpu" if rehearse else "cuda:0")
     rates = measure_rates(device, 16 if rehearse else 2048)
@@ -161,9 +161,9 @@ def _backends(
     eager: Backend,
     rehearse: bool,
 ) -> Iterator[tuple[str, Backend]]:
-    from engine.inference.backends.onnx import OnnxBackend
-    from engine.inference.backends.pytorch import PytorchBackend
-    from engine.inference.plans import loading
+    from engine.backends.onnx import OnnxBackend
+    from engine.backends.pytorch import PytorchBackend
+    from engine.backends.tensorrt import loading
 
     yield EAGER, eager
     plain = options.model_copy(update={"cuda_graphs": False})

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from engine.inference.backends.onnx import OnnxBackend
+from engine.backends.onnx import OnnxBackend
 from models import bundle as bundles
 from models.calibration import Calibration
 from models.export import Label, Parts, write_bundle

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.inference.backends.protocol import Inputs
-from engine.inference.backends.pytorch import PytorchBackend
+from engine.backends.protocol import Inputs
+from engine.backends.pytorch import PytorchBackend
 
 REPEATS = 20
 

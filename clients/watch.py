@@ -11,8 +11,8 @@ from rich.text import Text
 
 from clients.events import Event, Gap, Stale
 from clients.subscriber import Subscriber
+from engine.terminal.render import Sparkline, score_line, score_table
 from engine.wire.messages import Score, Status
-from engine.wire.render import Sparkline, score_line, score_table
 
 REFRESH_HZ = 8
 NOTICE = "Sentiment of the people before these devices is being analysed."

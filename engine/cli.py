@@ -176,9 +176,9 @@ def score(
         inference=inference_of(hop_ms, threads),
         log_level=log_level,
     )
-    from engine import tasks
+    from engine import score as scoring
 
-    print(tasks.score_to_file(clip_path(clip), out, settings))
+    print(scoring.score_to_file(clip_path(clip), out, settings))
 
 
 @app.command()
@@ -217,7 +217,7 @@ def build(
     """Build the TensorRT plans of a bundle ahead of time."""
     given = _given(precision=precision, max_batch=max_batch, plans_dir=plans_dir)
     settings = read_settings(config, bundle=bundle, tensorrt=given, log_level=log_level)
-    from engine.plan_task import build_plans
+    from engine.plans import build_plans
 
     print(build_plans(settings, [name for name in (for_ or "").split(",") if name]))
 
@@ -234,9 +234,9 @@ def bench(
     settings = read_settings(
         config, bundle=bundle, backend=backend, inference=inference_of(None, threads)
     )
-    from engine import tasks
+    from engine import score as scoring
 
-    print(tasks.quick_benchmark(clip_path(clip), settings))
+    print(scoring.quick_benchmark(clip_path(clip), settings))
 
 
 @app.command()
@@ -346,8 +346,8 @@ def with_devices(
 
 def _session(settings: EngineSettings, specs: list[Any]) -> None:
     from engine import logs
-    from engine.display import choose_display
     from engine.session import run_session
+    from engine.terminal.display import choose_display
 
     logs.configure(settings.log_level, "engine")
     run_session(settings, specs, choose_display())

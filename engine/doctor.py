@@ -141,8 +141,8 @@ def _packages() -> list[Check]:
 
 
 def _model(settings: EngineSettings) -> list[Check]:
-    from engine.inference.backends import select
-    from engine.inference.backends.protocol import BackendError
+    from engine.backends import select
+    from engine.backends.protocol import BackendError
     from models import bundle as bundles
 
     try:
@@ -164,9 +164,8 @@ def _model(settings: EngineSettings) -> list[Check]:
 
 
 def _gpu() -> list[Check]:
-    from engine.inference.backends import cuda
-    from engine.inference.backends.onnx import cuda_available
-    from engine.inference.plans import loading
+    from engine.backends.onnx import cuda_available
+    from engine.backends.tensorrt import cuda, loading
 
     driver = Path("/proc/driver/nvidia/version")
     if driver.is_file():

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from engine.display import Display
 from engine.processes import WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import POLL_S, Supervisor
+from engine.terminal.display import Display
 from engine.wire.messages import Status
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import ScoreReceiver

@@ -9,8 +9,8 @@ import websockets  # noqa: F401 - uvicorn needs it only when it starts, too late
 
 from clients.dashboard import DashboardError
 from clients.dashboard.access import is_loopback, new_token
-from clients.dashboard.capture import CaptureRefusedError, open_desk
 from clients.dashboard.server import Options, serve
+from engine.capture.browser.session import open_desk
 from engine.wire.fields import WireError
 
 
@@ -40,7 +40,7 @@ def launch(
     try:
         wanted = local if capture is None else capture
         serve(options, open_desk(ingest, keys_dir, config) if wanted else None)
-    except (DashboardError, WireError, CaptureRefusedError) as error:
+    except (DashboardError, WireError) as error:
         return str(error)
     except KeyboardInterrupt:
         pass

@@ -7,10 +7,10 @@ import contextlib
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -26,8 +26,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from clients.dashboard import DashboardError
 from clients.dashboard.access import COOKIE, Access, Visit
 from clients.dashboard.bridge import MAX_VIEWERS, Bridge
-from clients.dashboard.capture import CaptureDesk, CaptureRefusedError, CaptureSession, Hello
-from clients.dashboard.packets import MAX_PACKET
 from engine.wire.clock import now_ns
 from engine.wire.fields import WireError
 
@@ -40,6 +38,8 @@ SEND_BUFFER = 128 * 1024
 HELLO_TIMEOUT_S = 10.0
 TELL_PERIOD_S = 1.0
 SHUTDOWN_S = 2
+MAX_TEXT = 4096
+"""Bytes that a browser may send where it may not capture."""
 POLICY, TRY_LATER = 1008, 1013
 HEADERS = {
     "content-security-policy": (
@@ -59,6 +59,52 @@ REFUSALS = {
     "wrong_origin": (403, "Websockets are for the dashboard's own page only."),
     "no_token": (401, "Open the address that the dashboard printed when it was started."),
 }
+
+
+class CaptureSession(Protocol):
+    """One browser's capture, as the server drives it."""
+
+    @property
+    def stream(self) -> str:
+        """Name of the stream that it sends."""
+        ...
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def take(self, data: bytes, now: int) -> None:
+        """Take in a packet; WireError ends the capture."""
+        ...
+
+    def fault(self, reason: str) -> None:
+        """Count something malformed; WireError where it was one too many."""
+        ...
+
+    async def watch(self) -> None:
+        """Read the newest picture, again and again, until cancelled."""
+        ...
+
+    def tell(self) -> Mapping[str, int | bool]:
+        """Send the capture's status; return what the browser's page shows."""
+        ...
+
+    def close(self) -> None:
+        """End the capture."""
+        ...
+
+
+class CaptureDesk(Protocol):
+    """Where browsers' captures begin; the engine's, given by who starts the dashboard."""
+
+    @property
+    def max_packet(self) -> int:
+        """Bytes of the largest packet that a session takes."""
+        ...
+
+    def open(self, greeting: object, running: Callable[[], frozenset[str]]) -> CaptureSession:
+        """Begin a capture; WireError, for the person before the browser, refuses it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +240,16 @@ async def serve_capture(websocket: WebSocket, bridge: Bridge, desk: CaptureDesk 
     session: CaptureSession | None = None
     try:
         if desk is None:
-            raise CaptureRefusedError("capture from browsers is switched off on this dashboard")
+            raise WireError("capture from browsers is switched off on this dashboard")
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            hello = Hello.read(json.loads(await websocket.receive_text()))
-        session = desk.open(hello, lambda: bridge.board.running(now_ns()))
+            greeting = json.loads(await websocket.receive_text())
+        session = desk.open(greeting, lambda: bridge.board.running(now_ns()))
         session.start()
-        await websocket.send_json({"kind": "accepted", "stream": hello.stream})
+        await websocket.send_json({"kind": "accepted", "stream": session.stream})
         await _first_of(
             _take_packets(websocket, session), session.watch(), _tell(websocket, session)
         )
-    except (CaptureRefusedError, WireError) as refusal:
+    except WireError as refusal:
         await _refuse(websocket, str(refusal))
     except TimeoutError:
         await _refuse(websocket, f"expected a greeting within {HELLO_TIMEOUT_S:g} s")
@@ -212,8 +258,8 @@ async def serve_capture(websocket: WebSocket, bridge: Bridge, desk: CaptureDesk 
     except (WebSocketDisconnect, RuntimeError):
         pass  # the browser left; Starlette says RuntimeError where that comes in between
     finally:
-        if session is not None and desk is not None:
-            desk.release(session)
+        if session is not None:
+            session.close()
 
 
 async def _take_packets(websocket: WebSocket, session: CaptureSession) -> None:
@@ -250,7 +296,7 @@ async def _first_of(*jobs: Any) -> None:
     """Run jobs until the first ends, and end the others; a browser's leaving is no error.
 
     Raises:
-        CaptureRefusedError, WireError: what a job raised.
+        WireError: what a job raised.
     """
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
@@ -314,7 +360,7 @@ def serve(options: Options, desk: CaptureDesk | None) -> None:
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",
-        ws_max_size=MAX_PACKET,
+        ws_max_size=MAX_TEXT if desk is None else desk.max_packet,
         ws_per_message_deflate=False,
         log_level="warning",
         access_log=False,  # it would write the token down

@@ -12,14 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from engine.inference.backends.protocol import Backend
-from engine.inference.cutting import Window, cut
-from engine.inference.encoding import TextEncode, encode
-from engine.inference.fusing import Fused, Fuser
+from engine.backends.protocol import Backend
+from engine.inference.forward import Fused, Fuser, TextEncode, encode
+from engine.inference.grid import Due
 from engine.inference.rolling import Observation
-from engine.inference.scheduler import Due
-from engine.inference.speech_text import SpeechSimulator
 from engine.inference.stream import StreamState, fault_of
+from engine.inference.text.spoken import SpeechSimulator
+from engine.inference.window import Window, cut
 from engine.settings import InferenceSettings
 from engine.wire.messages import (
     Audio,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from engine.backends.protocol import Backend
 from engine.capture.clip import read_clip
-from engine.inference.backends.protocol import Backend
 from engine.inference.core import InferenceCore
-from engine.inference.given_text import GivenTextEncoder
-from engine.inference.language_model import speech_simulator
+from engine.inference.text.given import GivenTextEncoder
+from engine.inference.text.llm import speech_simulator
 from engine.settings import EngineSettings
 from engine.wire.messages import Message, Score
 from models.bundle import Bundle

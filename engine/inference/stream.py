@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from engine.inference.features import JITTER_NS, NS_PER_S, AudioTrack, TextTrack, VideoTrack
+from engine.inference.grid import Due, HopGrid
 from engine.inference.rolling import RollingValence
-from engine.inference.scheduler import Due, HopGrid
+from engine.inference.tracks.audio import JITTER_NS, AudioTrack
+from engine.inference.tracks.evidence import NS_PER_S
+from engine.inference.tracks.text import TextTrack
+from engine.inference.tracks.video import VideoTrack
 from engine.settings import InferenceSettings
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope, Text, Video
 from models.spec import BundleConfig

@@ -11,13 +11,13 @@ import psutil
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from engine.inference.backends import select
-from engine.inference.backends.protocol import BackendError
+from engine.backends import select
+from engine.backends.protocol import BackendError
 from engine.inference.core import InferenceCore
-from engine.inference.desk import CommandError, Desk
-from engine.inference.given_text import GivenTextEncoder
-from engine.inference.language_model import speech_simulator
-from engine.inference.rehearsal import rehearse
+from engine.inference.service import CommandError, Desk
+from engine.inference.text.given import GivenTextEncoder
+from engine.inference.text.llm import speech_simulator
+from engine.inference.warm_up import rehearse
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.control import parse

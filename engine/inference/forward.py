@@ -1,0 +1,169 @@
+"""Runs the graphs for all due streams, one batch per graph: encoders, projections, fusion."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.backends.protocol import Array, Backend
+from engine.inference.batch import pad_left, pad_right
+from engine.inference.stream import StreamState
+from engine.inference.tracks.audio import AudioTrack, Segment
+from engine.inference.tracks.evidence import Evidence, TimedStream
+from engine.inference.tracks.rings import Frames
+from engine.inference.window import Window
+from models.bundle import Bundle
+from models.spec import MODALITIES, GraphName
+
+MAX_ROWS = 16
+"""Sequences per run: with more due streams there are more runs, not more memory."""
+MAX_CROPS = 64
+MAX_FRAMES = 1024
+
+TextEncode = Callable[[str], Frames | None]
+"""A transcript to its token frames [T, D], or None where no text encoder can be had."""
+
+
+def encode(
+    streams: Sequence[StreamState],
+    backend: Backend,
+    encode_text: TextEncode | None,
+    counters: Counter[str],
+) -> None:
+    """Encode what waits in ``streams`` and leave the projected frames in their tracks."""
+    segments = [(stream.audio, segment) for stream in streams for segment in stream.audio.prepare()]
+    _run_sequences(
+        backend, "audio_encoder", segments, lambda segment: segment.audio, AudioTrack.accept_audio
+    )
+    _run_sequences(
+        backend, "text_simulation", segments, lambda segment: segment.text, AudioTrack.accept_text
+    )
+    _encode_faces(streams, backend)
+    for stream in streams:
+        for message in stream.text.prepare():
+            frames = encode_text(message.text) if encode_text is not None else None
+            if frames is None:
+                counters["text_unavailable"] += 1
+            else:
+                stream.text.accept(message, frames)
+    _project(backend, "audio_projection", [stream.audio.frames for stream in streams])
+    texts = [text for stream in streams for text in (stream.audio.text, stream.text.frames)]
+    _project(backend, "text_projection", texts)
+    _project(backend, "video_projection", [stream.video.frames for stream in streams])
+
+
+def _run_sequences(
+    backend: Backend,
+    graph: str,
+    segments: list[tuple[AudioTrack, Segment]],
+    stream_of: Callable[[Segment], TimedStream | None],
+    accept: Callable[[AudioTrack, Segment, Frames], None],
+) -> None:
+    jobs: list[tuple[AudioTrack, Segment, Frames]] = []
+    for track, segment in segments:
+        sequence = stream_of(segment)
+        inputs = sequence.pending() if sequence is not None else None
+        if inputs is not None:
+            jobs.append((track, segment, inputs))
+    for first in range(0, len(jobs), MAX_ROWS):
+        batch = jobs[first : first + MAX_ROWS]
+        stacked = pad_left([inputs for _, _, inputs in batch])
+        outputs = backend.run(graph, {"input": stacked})["frames"]
+        for (track, segment, _), output in zip(batch, outputs, strict=True):
+            accept(track, segment, output)
+
+
+def _encode_faces(streams: Sequence[StreamState], backend: Backend) -> None:
+    prepared = [(stream.video, *stream.video.prepare()) for stream in streams]
+    jobs = [(track, np.stack(crops), t_end_ns) for track, crops, t_end_ns in prepared if crops]
+    found = _run_rows(backend, "video_encoder", [crops for _, crops, _ in jobs], MAX_CROPS)
+    for (track, _, t_end_ns), frames in zip(jobs, found, strict=True):
+        track.accept(frames, t_end_ns)
+
+
+def _project(backend: Backend, graph: GraphName, evidence: Sequence[Evidence | None]) -> None:
+    jobs = [(item, rows) for item in evidence if item and (rows := item.pending()) is not None]
+    found = _run_rows(backend, graph, [rows for _, rows in jobs], MAX_FRAMES)
+    for (item, _), projected in zip(jobs, found, strict=True):
+        item.accept(projected)
+
+
+def _run_rows(
+    backend: Backend, graph: GraphName, parts: Sequence[Frames], most: int
+) -> list[Frames]:
+    """Run a graph whose rows do not know of each other on all parts, ``most`` rows at a time.
+
+    Returns:
+        The frames of each part.
+    """
+    if not parts:
+        return []
+    rows = np.concatenate(parts)
+    frames = np.concatenate(
+        [
+            backend.run(graph, {"input": rows[first : first + most]})["frames"]
+            for first in range(0, len(rows), most)
+        ]
+    )
+    return np.split(frames, np.cumsum([len(part) for part in parts[:-1]], dtype=np.intp))
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """What the network says of one window."""
+
+    valence: float
+    low: float
+    high: float
+    weights: tuple[float, ...]
+
+
+class Fuser:
+    """The fusion graph of one bundle.
+
+    Args:
+        bundle: its calibration makes the intervals.
+        backend: runs its graphs.
+        counters: where scores that are no numbers are counted.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, counters: Counter[str]) -> None:
+        self._projected_dim = bundle.config.network.projected_dim
+        self._full_lengths = bundle.config.full_lengths
+        self._calibration = bundle.calibration
+        self._backend = backend
+        self._counters = counters
+
+    def fuse(self, windows: Sequence[Window]) -> list[Fused | None]:
+        """Run the network on the windows that hold anything, MAX_ROWS at a time."""
+        results: list[Fused | None] = [None] * len(windows)
+        rows = [row for row, window in enumerate(windows) if window.pattern]
+        for first in range(0, len(rows), MAX_ROWS):
+            batch = rows[first : first + MAX_ROWS]
+            outputs = self._backend.run("fusion", self._inputs([windows[row] for row in batch]))
+            for index, row in enumerate(batch):
+                valence, low, high = (
+                    float(outputs[name].reshape(len(batch), -1)[index, 0])
+                    for name in ("valence", "low", "high")
+                )
+                if not math.isfinite(valence):
+                    self._counters["scores_not_finite"] += 1
+                    continue
+                if not (math.isfinite(low) and math.isfinite(high)):
+                    low = high = valence
+                low, high = self._calibration.interval(windows[row].pattern, low, high)
+                weights = tuple(float(weight) for weight in outputs["weights"][index])
+                results[row] = Fused(valence, min(low, valence), max(high, valence), weights)
+        return results
+
+    def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:
+        inputs: dict[str, Array] = {}
+        for name, full in zip(MODALITIES, self._full_lengths, strict=True):
+            sequences = [window.frames[name] for window in windows]
+            inputs[name], inputs[f"{name}_mask"] = pad_right(sequences, self._projected_dim, full)
+        simulated = [window.text_source != "given" for window in windows]
+        return {**inputs, "text_simulated": np.array(simulated, np.bool_)}

@@ -1,0 +1,73 @@
+"""When a stream's windows are due. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.inference.tracks.rings import Progress
+
+LIVE_PATIENCE_NS = 1_000_000_000
+"""A modality without a sample for this long is not waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A window to score now: [start_ns, end_ns), and how many older ones it replaces."""
+
+    start_ns: int
+    end_ns: int
+    skipped: int
+
+
+class HopGrid:
+    """The windows of one stream: they end at t0 + k * hop, k = 1, 2, ...
+
+    ``t0`` is the stream's own first sample, which staggers the grids of many streams and so
+    spreads their work.
+    """
+
+    def __init__(self, t0_ns: int, hop_ns: int, window_ns: int, skew_ns: int) -> None:
+        self.t0_ns = t0_ns
+        self._hop_ns = hop_ns
+        self._window_ns = window_ns
+        self._skew_ns = skew_ns
+        self._done = 0
+
+    @property
+    def next_end_ns(self) -> int:
+        """End of the first window that has not been handed out."""
+        return self.t0_ns + (self._done + 1) * self._hop_ns
+
+    @property
+    def deadline_ns(self) -> int:
+        """When that window is due at the latest, on the stream's clock."""
+        return self.next_end_ns + self._skew_ns
+
+    def align(self, t_ns: int) -> None:
+        """Let windows end where the chunks of a sound that begins at ``t_ns`` do.
+
+        A window that ends within a chunk would wait for the rest of it.
+        """
+        self.t0_ns -= (self.t0_ns - t_ns) % self._hop_ns
+
+    def take(self, modalities: Iterable[Progress], now_ns: int) -> Due | None:
+        """Hand out the newest due window, skipping older ones; None when none is due.
+
+        A window is due when every live modality has reached its end, or ``skew`` after it.
+        """
+        tracks = list(modalities)
+        last = self._done + max(0, (now_ns - self.deadline_ns) // self._hop_ns + 1)
+        while self._reached(self.t0_ns + (last + 1) * self._hop_ns, tracks):
+            last += 1
+        if last == self._done:
+            return None
+        skipped = last - self._done - 1
+        self._done = last
+        end_ns = self.t0_ns + last * self._hop_ns
+        return Due(end_ns - self._window_ns, end_ns, skipped)
+
+    @staticmethod
+    def _reached(end_ns: int, tracks: list[Progress]) -> bool:
+        live = [track for track in tracks if track.is_live(end_ns, LIVE_PATIENCE_NS)]
+        return bool(live) and all(track.has_reached(end_ns) for track in live)

@@ -1,1 +1,0 @@
-"""TensorRT plans: their shapes, how they are built, kept and checked."""

@@ -1,0 +1,1 @@
+"""Text of a stream: given by a client, or simulated from what is spoken."""

@@ -1,0 +1,1 @@
+"""Tracks: one modality of one stream each, from its messages to projected frames by time."""

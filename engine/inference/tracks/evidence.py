@@ -1,0 +1,89 @@
+"""Incremental encoding: a sample is encoded once, a frame is projected once.
+
+``TimedStream`` keeps what an encoder has not seen yet, ``Evidence`` what the network's projection
+has not; both know when each frame ends. The graphs themselves are run by ``forward``, for all
+streams in one batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.inference.tracks.rings import FrameRing, Frames
+from models.encoders.streaming import SequenceStream
+from models.spec import SequenceEncoderSpec
+
+Times = NDArray[np.int64]
+NS_PER_S = 1_000_000_000
+MAX_TOKENS_PER_S = 50
+
+
+class TimedStream:
+    """A ``SequenceStream`` that knows when each of its frames ends."""
+
+    def __init__(self, spec: SequenceEncoderSpec, pad_row: NDArray[np.float32]) -> None:
+        self._stream = SequenceStream(spec, pad_row)
+        self._stride = spec.stride
+        self._t_end: Times = np.zeros(0, np.int64)
+
+    def push(self, inputs: NDArray[np.float32], t_end_ns: Times) -> None:
+        """Add inputs [n, F] that end at ``t_end_ns`` [n]."""
+        self._stream.push(inputs)
+        self._t_end = np.concatenate((self._t_end, t_end_ns))
+
+    def pending(self) -> NDArray[np.float32] | None:
+        """Left context and whole strides of new inputs [N, F]; None without a whole stride."""
+        return self._stream.pending()
+
+    def accept(self, frames: Frames) -> tuple[Frames, Times]:
+        """Take the graph's frames for ``pending``; return the new ones [k, D] and their ends."""
+        count = len(self._t_end) // self._stride
+        new = self._stream.accept(frames)
+        t_end_ns = self._t_end[self._stride - 1 : count * self._stride : self._stride]
+        self._t_end = self._t_end[count * self._stride :]
+        return new, t_end_ns
+
+
+class Evidence:
+    """Frames of one modality as the network reads them, by time: each is projected once.
+
+    Args:
+        projected_dim: width of a projected frame.
+        capacity: projected frames that are kept.
+    """
+
+    def __init__(self, projected_dim: int, capacity: int) -> None:
+        self._ring = FrameRing(projected_dim, capacity)
+        self._waiting: list[Frames] = []
+        self._t_end: list[Times] = []
+
+    def add(self, frames: Frames, t_end_ns: Times) -> None:
+        """Let frames [n, D] that end at ``t_end_ns`` [n] wait for their projection."""
+        if len(frames):
+            self._waiting.append(frames)
+            self._t_end.append(t_end_ns)
+
+    def pending(self) -> Frames | None:
+        """What waits, [n, D]; None where nothing does."""
+        return np.concatenate(self._waiting) if self._waiting else None
+
+    def accept(self, projected: Frames) -> None:
+        """Take the projections [n, P] of ``pending``."""
+        t_end_ns = np.concatenate(self._t_end)
+        self._waiting.clear()
+        self._t_end.clear()
+        # A clock's jitter may have re-anchored times a little backwards.
+        t_end_ns = np.maximum.accumulate(t_end_ns)
+        if (newest_ns := self._ring.newest_ns) is not None:
+            t_end_ns = np.maximum(t_end_ns, newest_ns)
+        self._ring.append(projected, t_end_ns)
+
+    def between(self, start_ns: int, end_ns: int) -> Frames:
+        """Return the projected frames [n, P] whose end lies in (start_ns, end_ns]: a view."""
+        return self._ring.between(start_ns, end_ns)
+
+
+def capacity(frames_per_window: float) -> int:
+    """Size a ring for a window, and for windows that are scored late."""
+    return int(2 * frames_per_window) + 16

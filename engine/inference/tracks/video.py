@@ -1,0 +1,86 @@
+"""Faces of one stream: crops that wait for the face encoder, and the frames that came of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.inference.tracks.evidence import NS_PER_S, Evidence, Times, capacity
+from engine.inference.tracks.rings import Frames, Progress, Spans
+from engine.wire.messages import Video
+from models.preprocessing import normalise_crop
+from models.spec import BundleConfig, ImageEncoderSpec
+
+MAX_VIDEO_RATE_HZ = 60
+
+
+@dataclass(slots=True)
+class WaitingCrop:
+    """A face that has not been encoded yet."""
+
+    t_end_ns: int
+    crop: NDArray[np.uint8]
+
+
+class VideoTrack:
+    """Faces of one stream."""
+
+    def __init__(self, config: BundleConfig) -> None:
+        self.progress = Progress()
+        self.seen = Spans()
+        self.faces = 0
+        self._spec: ImageEncoderSpec | None = config.video_encoder
+        _, _, rate_hz = config.frame_rates_hz
+        self._period_ns = int(NS_PER_S / rate_hz)
+        self._scores: deque[tuple[int, float]] = deque()
+        self._waiting: list[WaitingCrop] = []
+        self.frames: Evidence | None = None
+        if self._spec is not None:
+            most = config.window_ms / 1000.0 * max(MAX_VIDEO_RATE_HZ, rate_hz)
+            self.frames = Evidence(config.network.projected_dim, capacity(most))
+
+    def push(self, message: Video) -> None:
+        """Take a picture: a face, or word that there is none."""
+        end_ns = message.envelope.t_end_ns
+        self.progress.advance(end_ns)
+        self.faces = message.faces
+        if message.crop is None:
+            return
+        last_ns = self.seen.newest_ns
+        near = last_ns is not None and end_ns - last_ns <= 2 * self._period_ns
+        self.seen.add(last_ns if near and last_ns else end_ns - self._period_ns, end_ns)
+        if message.detector_score is not None:
+            self._scores.append((end_ns, message.detector_score))
+        if self._spec is not None:
+            self._waiting.append(WaitingCrop(end_ns, message.crop))
+
+    def prepare(self) -> tuple[list[Frames], Times]:
+        """Hand out the waiting crops as encoder inputs [C, S, S] with their times."""
+        waiting, self._waiting = self._waiting, []
+        spec = self._spec
+        if spec is None:
+            return [], np.zeros(0, np.int64)
+        crops = [
+            normalise_crop(item.crop, spec.size_px, spec.channels_in, spec.colour)
+            for item in waiting
+        ]
+        return crops, np.array([item.t_end_ns for item in waiting], np.int64)
+
+    def accept(self, frames: Frames, t_end_ns: Times) -> None:
+        """Keep the frames [n, D] of the crops handed out."""
+        if self.frames is not None:
+            self.frames.add(frames, t_end_ns)
+
+    def quality(self, start_ns: int, end_ns: int) -> float | None:
+        """Mean detector score within the window; None where the detector gives none."""
+        scores = [score for time, score in self._scores if start_ns < time <= end_ns]
+        return sum(scores) / len(scores) if scores else None
+
+    def finish(self, before_ns: int) -> None:
+        """Drop what no window will ask for again."""
+        self.seen.forget(before_ns)
+        while self._scores and self._scores[0][0] <= before_ns:
+            self._scores.popleft()

@@ -1,0 +1,71 @@
+"""Cuts a due window out of a stream: what counts of it, and how much of it is covered. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.inference.grid import Due
+from engine.inference.stream import StreamState
+from engine.inference.tracks.rings import Frames
+from engine.settings import InferenceSettings
+from engine.wire.messages import TextSource
+from models.spec import MODALITIES
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One cut window: projected frames [T, P] of each present modality, None of an absent one."""
+
+    stream: StreamState
+    due: Due
+    frames: dict[str, Frames | None]
+    coverage: dict[str, float]
+    voiced: float
+    """Share of the sound in the window that is voiced."""
+    text_source: TextSource
+    is_new: bool
+    """Whether any of its modalities brought evidence since the last window."""
+
+    @property
+    def pattern(self) -> str:
+        """Present modalities as calibration names them, such as ``audio+simulated_text``."""
+        simulated = self.text_source == "simulated"
+        names = {"text": "simulated_text"} if simulated else {}
+        present = (name for name in MODALITIES if self.frames[name] is not None)
+        return "+".join(names.get(name, name) for name in present)
+
+
+def cut(state: StreamState, due: Due, settings: InferenceSettings) -> Window:
+    """Cut a due window out of what was encoded of its stream."""
+    start_ns, end_ns = due.start_ns, due.end_ns
+    audio, video, given = state.audio, state.video, state.text
+    heard_ns = audio.heard.covered_ns(start_ns, end_ns)
+    voiced_ns = audio.voiced.covered_ns(start_ns, end_ns)
+    coverage = {
+        "audio": heard_ns / (end_ns - start_ns),
+        "video": video.seen.coverage(start_ns, end_ns),
+        "text": 0.0,
+    }
+    frames: dict[str, Frames | None] = dict.fromkeys(MODALITIES)
+    recent_ns = max(start_ns, end_ns - settings.max_age_ms * 1_000_000)
+    # Silence is not evidence: without a voice neither the sound nor what it simulates counts.
+    if audio.voiced.covered_ns(recent_ns, end_ns) and audio.frames is not None:
+        frames["audio"] = audio.frames.between(start_ns, end_ns)
+        if (simulated := audio.simulated(start_ns, end_ns)) is not None:
+            frames["text"], coverage["text"] = simulated
+    if video.seen.covered_ns(recent_ns, end_ns) and video.frames is not None:
+        frames["video"] = video.frames.between(start_ns, end_ns)
+    source: TextSource = "simulated"
+    given_ns = given.spans.covered_ns(start_ns, end_ns)
+    if given_ns and 2 * given_ns >= voiced_ns:
+        frames["text"] = given.frames.between(start_ns, end_ns)
+        coverage["text"] = given_ns / (end_ns - start_ns)
+        source = "given"
+    for name, rows in frames.items():
+        if rows is None or not len(rows) or coverage[name] < settings.min_coverage:
+            frames[name] = None
+    if frames["text"] is None:
+        source = "none"
+    voiced = min(voiced_ns / heard_ns, 1.0) if heard_ns else 0.0
+    is_new = any(frames[name] is not None for name in state.news(end_ns))
+    return Window(state, due, frames, coverage, voiced, source, is_new)

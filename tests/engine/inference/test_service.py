@@ -1,0 +1,107 @@
+"""The worker without its sockets, driven by hand over a core that is really there."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.inference.service import CommandError, Desk
+from engine.settings import EngineSettings
+from engine.wire.messages import Envelope, Score, Status
+from tests.engine.inference.test_core import HERE, MS, T0, make_core, sound
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ns = T0
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+def make_desk() -> tuple[Desk, Clock, list]:
+    core, _ = make_core(clock=HERE)
+    clock, published = Clock(), []
+    desk = Desk(
+        core, EngineSettings(), HERE, published.append, clock, lambda: 123.0, "numpy on the CPU"
+    )
+    return desk, clock, published
+
+
+def play(desk: Desk, clock: Clock, first: int, last: int) -> None:
+    for index in range(first, last):
+        clock.ns = T0 + 40 * (index + 1) * MS
+        desk.take(sound(index), clock.ns)
+        desk.step(clock.ns)
+
+
+def scores(published: list) -> list[Score]:
+    return [message for message in published if isinstance(message, Score)]
+
+
+def test_a_status_comes_once_a_second_and_at_every_change_of_state() -> None:
+    desk, clock, published = make_desk()
+    desk.set_state("ready")
+    play(desk, clock, 0, 100)
+    statuses = [message for message in published if isinstance(message, Status)]
+    assert [status.state for status in statuses] == ["ready"] + ["running"] * 4
+    assert [status.envelope.seq for status in statuses] == [0, 1, 2, 3, 4]
+    last = statuses[-1]
+    assert last.counters["messages"] > 70
+    assert last.gauges["streams"] == 1
+    assert last.gauges["memory_mb"] == 123.0
+    assert last.gauges["latency_p50_ms"] > 0
+    assert last.detail == "numpy on the CPU"
+
+
+def test_scores_are_stamped_when_they_are_sent() -> None:
+    desk, clock, published = make_desk()
+    play(desk, clock, 0, 30)
+    assert len(scores(published)) == 2
+    assert scores(published)[0].envelope.t_sent_ns == T0 + 480 * MS
+
+
+def test_a_capture_workers_status_is_passed_on_as_it_is() -> None:
+    desk, _, published = make_desk()
+    status = Status(Envelope("cam", 3, T0, T0, T0, HERE), "capture", "reconnecting")
+    desk.take(status, T0)
+    assert published == [status]
+
+
+def test_a_pause_scores_nothing_and_what_came_meanwhile_is_counted() -> None:
+    desk, clock, published = make_desk()
+    desk.set_state("ready")
+    play(desk, clock, 0, 20)
+    desk.pause()
+    before = len(scores(published))
+    play(desk, clock, 20, 60)
+    assert len(scores(published)) == before
+    desk.resume()
+    assert desk.state == "ready"
+    play(desk, clock, 60, 100)
+    assert desk.state == "running"
+    after = scores(published)[before:]
+    assert after[0].envelope.t_end_ns >= T0 + 2_400 * MS
+    assert after[0].envelope.seq == before
+    statuses = [message for message in published if isinstance(message, Status)]
+    assert statuses[-1].counters["messages_paused"] == 40
+
+
+def test_the_worker_wakes_for_the_next_window_or_status() -> None:
+    desk, _, _ = make_desk()
+    assert desk.wake_ns() == T0 + 1_000 * MS
+    desk.set_state("ready")
+    desk.take(sound(0), T0 + 40 * MS)
+    assert desk.wake_ns() == T0 + 650 * MS
+
+
+def test_commands_describe_and_mark() -> None:
+    desk, clock, published = make_desk()
+    play(desk, clock, 0, 5)
+    assert desk.mark("here", "s") == 1
+    play(desk, clock, 5, 15)
+    assert scores(published)[0].mark == "here"
+    described = desk.describe()
+    assert described["streams"] == ["s"]
+    assert described["model"]["trained"] is False
+    with pytest.raises(CommandError, match="no stream 'nobody'; known: s"):
+        desk.mark("here", "nobody")
