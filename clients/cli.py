@@ -1,4 +1,4 @@
-"""``python -m clients``: watch, record, plot, replay, and bridges to LSL and Prometheus."""
+"""``python -m clients``: watch, mark, record, plot, replay, and bridges to LSL and Prometheus."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from clients.bridges import BridgeError
+from clients.control import CONTROL, Control
 from clients.reading import RecordingFile
 from clients.record import RecordError, Recording, new_recording, open_recording
 from clients.subscriber import SCORES, Subscriber
@@ -30,8 +31,7 @@ Streams = Annotated[
 Keys = Annotated[
     Path | None, typer.Option("--keys", help="This client's CURVE keys, where the engine asks.")
 ]
-
-
+ControlEndpoint = Annotated[str, typer.Option("--control", help="The engine's control endpoint.")]
 Recorded = Annotated[Path, typer.Argument(help="A recording: .jsonl, .csv or .parquet.")]
 
 
@@ -67,6 +67,37 @@ def watch(scores: Endpoint = SCORES, stream: Streams = None, keys: Keys = None) 
     """Show scores live: a table in a terminal, a line per score in a pipe."""
     with _subscriber(scores, stream, keys) as subscriber:
         show(subscriber, scores)
+
+
+@app.command()
+def mark(
+    label: Annotated[str, typer.Argument(help="What to write on the timeline.")],
+    stream: Annotated[str | None, typer.Option(help="Only on this stream.")] = None,
+    control: ControlEndpoint = CONTROL,
+    keys: Keys = None,
+) -> None:
+    """Put a mark on the timeline: it shows in chart, recording and plot."""
+    with _errors(), Control(control, keys) as engine:
+        reached = engine.mark(label, stream)
+        if not reached:
+            raise WireError(f"no stream to mark yet at {control}: nothing is captured")
+        print(f"marked {reached} stream{'s' if reached > 1 else ''}")
+
+
+@app.command()
+def pause(control: ControlEndpoint = CONTROL, keys: Keys = None) -> None:
+    """Let the engine drop what it captures, until resume: nothing is scored."""
+    with _errors(), Control(control, keys) as engine:
+        engine.pause()
+        print("paused; undertone resume goes on")
+
+
+@app.command()
+def resume(control: ControlEndpoint = CONTROL, keys: Keys = None) -> None:
+    """Go on after a pause, with fresh windows."""
+    with _errors(), Control(control, keys) as engine:
+        engine.resume()
+        print("resumed")
 
 
 @app.command()

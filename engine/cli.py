@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Undertone: rolling valence from a microphone and a camera. Alone: run.",
     no_args_is_help=False,
     add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
@@ -363,11 +363,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _tell(error, given)
+        return tell(error, given)
     return 0
 
 
-def _tell(error: Exception, arguments: list[str]) -> int:
+def tell(error: Exception, arguments: list[str]) -> int:
+    """Say a user's mistake in one line and return its exit code; raise any other error."""
     from engine.processes import USER_MISTAKE, is_user_mistake
 
     # Click's own errors; typer may carry a private copy of click, so there is no class to name.

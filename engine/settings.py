@@ -170,7 +170,7 @@ class EngineSettings(BaseSettings):
     inference: InferenceSettings = InferenceSettings()
     tensorrt: TensorrtSettings = TensorrtSettings()
     security: SecuritySettings = SecuritySettings()
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     config_file: ClassVar[Path | None] = None
 
