@@ -213,7 +213,7 @@ def dashboard(
     try:
         from clients.dashboard.launch import launch
     except ImportError as error:
-        print(f'error: {error.name}: pip install "undertone[dashboard]"', file=sys.stderr)
+        print(f'error: {error.name}: pip install -e ".[dashboard]"', file=sys.stderr)
         raise typer.Exit(2) from None
     complaint = launch(scores, host, port, keys, ingest, capture, allow_host or (), config)
     if complaint is not None:

@@ -38,7 +38,7 @@ def load() -> Any:
     try:
         import pylsl
     except ImportError:
-        raise BridgeError('LSL needs pylsl: pip install "undertone[lsl]"') from None
+        raise BridgeError('LSL needs pylsl: pip install -e ".[lsl]"') from None
     except RuntimeError:
         raise BridgeError("pylsl finds no liblsl: install it, or name it in PYLSL_LIB") from None
     return pylsl

@@ -71,7 +71,7 @@ class Metrics:
             )
         except ImportError:
             raise BridgeError(
-                'metrics need prometheus-client: pip install "undertone[metrics]"'
+                'metrics need prometheus-client: pip install -e ".[metrics]"'
             ) from None
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double what is kept
         self.registry: CollectorRegistry = CollectorRegistry()

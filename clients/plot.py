@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clients.reading import RecordingFile
 
 TEMPLATES = Path(__file__).parent / "templates"
-EXTRA = 'plots need matplotlib and jinja2: pip install "undertone[plot]"'
+EXTRA = 'plots need matplotlib and jinja2: pip install -e ".[plot]"'
 DPI = 150
 MAX_STREAMS = 8
 MAX_POINTS = 1_000

@@ -115,7 +115,7 @@ def _parquet_values(piece: Path) -> Iterator[dict[str, Any]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise RecordError('Parquet needs pyarrow: pip install "undertone[parquet]"') from None
+        raise RecordError('Parquet needs pyarrow: pip install -e ".[parquet]"') from None
     try:
         with parquet.ParquetFile(piece) as opened:
             for batch in opened.iter_batches():

@@ -159,7 +159,7 @@ class Parquet:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
         except ImportError:
-            raise RecordError('Parquet needs pyarrow: pip install "undertone[parquet]"') from None
+            raise RecordError('Parquet needs pyarrow: pip install -e ".[parquet]"') from None
         self._arrow, self._parquet = arrow, parquet
         self._path = path
         self._rows: list[Row] = []

@@ -135,7 +135,7 @@ def _packages() -> list[Check]:
     for extra, package in EXTRAS.items():
         installed = _version(package)
         finding = f"{package} {installed}" if installed else f"{package} is not installed"
-        remedy = None if installed else f'pip install "undertone[{extra}]"{INDEXES.get(extra, "")}'
+        remedy = None if installed else f'pip install -e ".[{extra}]"{INDEXES.get(extra, "")}'
         found.append(Check(f"extra {extra}", installed is not None, finding, remedy))
     return found
 

@@ -24,6 +24,8 @@ from engine.settings import EngineSettings, Section, StreamSettings
 USER_MISTAKE = 2
 """Exit code of a worker (and of the command line) for a mistake that a restart cannot mend."""
 LIFELINE_GRACE_S = 1.0
+EXTRA_HINT = 'pip install -e ".['
+"""What a message on a missing extra says: it is for the user."""
 
 Device = Literal["microphone", "camera", "source"]
 Sink = Callable[[str], None]
@@ -144,7 +146,7 @@ def is_user_mistake(error: BaseException) -> bool:
     if type(error).__module__.startswith(("engine.", "models.")):
         return True
     if isinstance(error, ImportError):
-        return "undertone[" in str(error)
+        return EXTRA_HINT in str(error)
     return type(error).__module__.startswith("zmq.") and "ddress" in str(error)
 
 

@@ -121,7 +121,7 @@ def _download(repository: str) -> Path:
     except ImportError:
         raise BundleError(
             f"bundle {repository!r} is not a directory; to fetch it from the Hugging Face Hub: "
-            'pip install "undertone[hub]"'
+            'pip install -e ".[hub]"'
         ) from None
     try:
         return Path(snapshot_download(repository))

@@ -35,7 +35,7 @@ def load(source: str, *factories: str, **options: Any) -> list[Any]:
         import transformers
     except ImportError:
         raise PretrainedError(
-            f'{source}: needs transformers and torch: pip install "undertone[text]"'
+            f'{source}: needs transformers and torch: pip install -e ".[text]"'
         ) from None
     transformers.utils.logging.disable_progress_bar()  # the trainer and the engine show their own
     found = []

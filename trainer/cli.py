@@ -100,7 +100,7 @@ def _do(
     try:
         from trainer.command import carry_out
     except ModuleNotFoundError as error:
-        _fail(f'needs {error.name}: pip install "undertone[train]"')
+        _fail(f'needs {error.name}: pip install -e ".[train]"')
     run = run or out.with_name(f"{out.name}.run")
     code = carry_out(
         step, corpus, out, run, features or run / "features", recipe, seeds, tuple(overrides or ())
@@ -150,7 +150,7 @@ def import_published(
         from models.published import PublishedWeightsError
         from trainer import import_published as published
     except ModuleNotFoundError as error:
-        _fail(f'needs {error.name}: pip install "undertone[train]"')
+        _fail(f'needs {error.name}: pip install -e ".[train]"')
     try:
         config = published.import_published(checkpoint, out, variant, half)
     except (published.CheckpointFileError, PublishedWeightsError, BundleError) as error:

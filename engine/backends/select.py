@@ -79,7 +79,7 @@ def _tensorrt(bundle: Bundle, settings: TensorrtSettings) -> Backend:
 
 def _pytorch(bundle: Bundle, threads: int) -> Backend:
     if find_spec("torch") is None or find_spec("safetensors") is None:
-        raise BackendError('pytorch needs torch and safetensors: pip install "undertone[gpu]"')
+        raise BackendError('pytorch needs torch and safetensors: pip install -e ".[gpu]"')
     from engine.backends.pytorch import PytorchBackend
 
     return PytorchBackend(bundle, threads=threads)

@@ -32,7 +32,7 @@ def portaudio() -> Any:
     try:
         import sounddevice
     except ImportError:
-        raise CaptureError('no microphones: pip install "undertone[microphone]"') from None
+        raise CaptureError('no microphones: pip install -e ".[microphone]"') from None
     except OSError:
         raise CaptureError(
             "no microphones: PortAudio is missing, apt install libportaudio2"

@@ -52,7 +52,7 @@ class Sequence:
         try:
             import h5py
         except ImportError:
-            raise CorpusError(f'{path}: needs h5py: pip install "undertone[train]"') from None
+            raise CorpusError(f'{path}: needs h5py: pip install -e ".[train]"') from None
         self.path = path
         try:
             self._file: Any = h5py.File(path, "r")

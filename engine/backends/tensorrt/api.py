@@ -32,8 +32,8 @@ VERSIONS: dict[Kind, tuple[tuple[int, int], tuple[int, int]]] = {
 }
 """Lowest version, and the first that is too new."""
 NOT_INSTALLED = (
-    'TensorRT is not installed: for GeForce and RTX cards pip install "undertone[rtx]"; for '
-    'data-centre cards pip install "undertone[tensorrt]" --extra-index-url '
+    'TensorRT is not installed: for GeForce and RTX cards pip install -e ".[rtx]"; for '
+    'data-centre cards pip install -e ".[tensorrt]" --extra-index-url '
     "https://pypi.nvidia.com (its vendor's own index)"
 )
 

@@ -219,7 +219,7 @@ class PlanCache:
         try:
             from filelock import FileLock
         except ImportError:
-            raise BackendError('filelock is not installed: pip install "undertone[rtx]"') from None
+            raise BackendError('filelock is not installed: pip install -e ".[rtx]"') from None
         self._make_directory()
         return FileLock(self.directory / f"{stem}.lock", timeout=LOCK_TIMEOUT_S)
 

@@ -65,7 +65,7 @@ class Device(Protocol):
 def missing() -> str | None:
     """Say why no GPU can be used here, or None if one can."""
     if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
-        return 'cuda-bindings is not installed: pip install "undertone[rtx]"'
+        return 'cuda-bindings is not installed: pip install -e ".[rtx]"'
     from cuda.bindings import runtime
 
     error, count = runtime.cudaGetDeviceCount()

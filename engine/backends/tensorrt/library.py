@@ -94,7 +94,7 @@ class PlanLibrary:
             raise BackendError(f"{graph}: {error}") from None
         except ImportError as error:
             raise BackendError(
-                f'{error.name} is needed to build plans: pip install "undertone[rtx]"'
+                f'{error.name} is needed to build plans: pip install -e ".[rtx]"'
             ) from None
         self.cache.keep_side_blob(key.timings, made.timing_cache)
         return made.plan

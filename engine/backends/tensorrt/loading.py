@@ -29,7 +29,7 @@ def available() -> str | None:
     if (reason := cuda.missing()) is not None:
         return reason
     return next(
-        (f'{package} is not installed: pip install "undertone[rtx]"'
+        (f'{package} is not installed: pip install -e ".[rtx]"'
          for package in ("onnx", "filelock") if find_spec(package) is None), None
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ class GivenTextEncoder:
         if find_spec("torch") is None or find_spec("transformers") is None:
             log.warning(
                 "given transcripts are not used: torch and transformers are missing "
-                '(pip install "undertone[text]")'
+                '(pip install -e ".[text]")'
             )
             return
         from models.text_encoders import TextEncoder

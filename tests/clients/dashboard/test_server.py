@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("uvicorn", reason='needs pip install "undertone[dashboard]"')
+pytest.importorskip("uvicorn", reason='needs pip install -e ".[dashboard]"')
 pytest.importorskip("websockets")
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus

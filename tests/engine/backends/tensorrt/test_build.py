@@ -27,7 +27,7 @@ from models.precision import PrecisionError, lowered
 from models.spec import PROJECTIONS, GraphName
 from tests.support.tiny_bundles import paper_like
 
-pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install "undertone[rtx]"')
+pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install -e ".[rtx]"')
 
 GRAPHS: tuple[GraphName, ...] = (
     "audio_encoder", "text_simulation", "video_encoder", *PROJECTIONS, "fusion",

@@ -12,7 +12,7 @@ from engine.backends.tensorrt import cuda
 from engine.backends.tensorrt.cuda import CudaDevice
 
 runtime = pytest.importorskip(
-    "cuda.bindings.runtime", reason='needs cuda-bindings: pip install "undertone[rtx]"'
+    "cuda.bindings.runtime", reason='needs cuda-bindings: pip install -e ".[rtx]"'
 )
 
 

@@ -26,7 +26,7 @@ from engine.settings import InferenceSettings, TensorrtSettings
 from models import bundle as bundles
 from tests.support.fake_tensorrt import HostDevice, OnnxPlan
 
-pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install "undertone[rtx]"')
+pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install -e ".[rtx]"')
 
 GRAPHS = 7
 
