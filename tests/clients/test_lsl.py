@@ -52,7 +52,7 @@ def test_names_are_bounded_counted_and_may_go() -> None:
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pylsl", None)
-    with pytest.raises(BridgeError, match=r'pip install "undertone\[lsl\]"'):
+    with pytest.raises(BridgeError, match=r'pip install -e "\.\[lsl\]"'):
         load()
 
 

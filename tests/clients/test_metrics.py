@@ -171,5 +171,5 @@ def test_an_engine_that_runs_but_scores_nothing_is_unhealthy() -> None:
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(BridgeError, match=r'pip install "undertone\[metrics\]"'):
+    with pytest.raises(BridgeError, match=r'pip install -e "\.\[metrics\]"'):
         Metrics(ENDPOINT, 5)

@@ -118,6 +118,6 @@ def test_a_missing_package_names_its_extra(
     recording = write(tmp_path / "x.csv", [row(0)])
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(RecordError, match=r'pip install "undertone\[plot\]"'):
+    with pytest.raises(RecordError, match=r'pip install -e "\.\[plot\]"'):
         plot(recording, tmp_path / out)
     assert not (tmp_path / out).exists()

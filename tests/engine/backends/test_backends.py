@@ -48,7 +48,7 @@ def test_tensorrt_by_name_is_a_clear_error(bundle: bundles.Bundle) -> None:
     [
         (
             "tensorrt_rtx",
-            r'pip install "undertone\[rtx\]"; .*--extra-index-url https://pypi.nvidia',
+            r'pip install -e "\.\[rtx\]"; .*--extra-index-url https://pypi.nvidia',
         ),
         ("cuda", "cuda-bindings is not installed"),
     ],
