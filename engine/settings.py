@@ -63,13 +63,14 @@ class StreamSettings(Section):
 
 
 class SpeechSettings(Section):
-    """Voice activity detection (webrtcvad with hang-over and an RMS floor)."""
+    """Voice activity detection: webrtcvad proposes, Silero's network confirms, with hang-over."""
 
     frame_ms: Literal[10, 20, 30] = 10
     aggressiveness: Literal[0, 1, 2, 3] = 2
-    start_ms: int = Field(200, ge=0, le=2000)
+    start_ms: int = Field(100, ge=0, le=2000)
     stop_ms: int = Field(200, ge=0, le=5000)
-    floor_dbfs: float = Field(-50.0, ge=-120.0, le=0.0)
+    floor_dbfs: float = Field(-80.0, ge=-120.0, le=0.0)
+    """The quietest sound that may be speech; in a louder room the floor is the room's."""
 
 
 class FaceSettings(Section):

@@ -115,18 +115,26 @@ def synthesise(
     out: Annotated[Path, typer.Option(help="Directory of the spoken corpus.")],
     seed: Annotated[int, typer.Option(help="Of voices, rates and pitches.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Synthesisers at a time.")] = 2,
+    train: Annotated[
+        int | None, typer.Option(min=0, help="Clips of train; all if left out.")
+    ] = None,
+    valid: Annotated[int | None, typer.Option(min=0, help="Clips of valid.")] = None,
+    test: Annotated[int | None, typer.Option(min=0, help="Clips of test.")] = None,
 ) -> None:
-    """Speak a text corpus by espeak-ng, flite and festival, to train the text simulation on."""
+    """Speak a text corpus by piper, espeak-ng, flite and festival, to train on what is said."""
     from trainer.corpus import CorpusError
     from trainer.corpus import open as open_corpus
+    from trainer.corpus.clip import Split
     from trainer.progress import TerminalProgress
-    from trainer.synthesis import SynthesisError, synthesise
+    from trainer.synthesis import SynthesisError, chosen_clips, synthesise
 
     progress = TerminalProgress()
     try:
         opened = open_corpus(corpus)
-        with progress.task("speaking", len(opened.clips)) as advance:
-            manifest = synthesise(opened, out, seed, jobs, advance)
+        counts: dict[Split, int | None] = {"train": train, "valid": valid, "test": test}
+        most = {split: count for split, count in counts.items() if count is not None}
+        with progress.task("speaking", len(chosen_clips(opened, most, seed))) as advance:
+            manifest = synthesise(opened, out, seed, jobs, advance, most)
     except (CorpusError, SynthesisError) as error:
         _fail(str(error))
     except KeyboardInterrupt:

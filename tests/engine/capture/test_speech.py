@@ -1,9 +1,20 @@
-"""The speech state machine: hang-over, floor, and real speech."""
+"""The speech state machine, its two stages, and what they make of real sounds."""
+
+import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.capture.speech import SpeechDetector, level_dbfs
+from engine.capture.clip import read_sound
+from engine.capture.speech import (
+    BLOCK,
+    CONTEXT,
+    LEAD_BLOCKS,
+    SILERO,
+    SpeechDetector,
+    level_dbfs,
+)
 from engine.settings import SpeechSettings
 
 FRAME = 160
@@ -56,15 +67,108 @@ def test_reset_forgets_that_somebody_spoke() -> None:
     assert not speaking.speaking
 
 
-@pytest.mark.parametrize("frame_ms", [10, 20, 30])
-def test_webrtc_hears_a_voice_and_no_silence(frame_ms: int) -> None:
-    real = SpeechDetector(SpeechSettings.model_validate({"frame_ms": frame_ms}))
-    time = np.arange(16_000 // real.frame_samples * real.frame_samples) / 16_000
-    pitch = 120 * (1 + 0.05 * np.sin(2 * np.pi * 5 * time))
-    phase = 2 * np.pi * np.cumsum(pitch) / 16_000
-    voice = sum(np.sin(k * phase) / k for k in range(1, 25)) * (0.6 + 0.4 * np.sin(9 * time))
-    assert not any(real.push(np.zeros(len(time), np.int16)))
-    assert np.mean(real.push((voice * 6000).astype(np.int16))) > 0.5
+class Confirming:
+    """Says so of every block, and keeps what it was given."""
+
+    def __init__(self, probability: float = 1.0) -> None:
+        self.probability = probability
+        self.runs: list[int] = []
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def push(self, blocks: np.ndarray) -> np.ndarray:
+        assert blocks.shape[1] == CONTEXT + BLOCK
+        assert blocks.dtype == np.float32
+        self.runs.append(len(blocks))
+        return np.full(len(blocks), self.probability, np.float32)
+
+
+def two_stages(proposes: bool, confirm: Confirming) -> SpeechDetector:
+    return SpeechDetector(SpeechSettings(), lambda frame: proposes, confirm)
+
+
+def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise that swells: no steady level."""
+    time = np.arange(int(seconds * 16_000)) / 16_000
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    return (noise * 3000 * (0.55 + 0.45 * np.sin(2 * np.pi * 4 * time))).astype(np.int16)
+
+
+def in_pieces(speech: SpeechDetector, samples: np.ndarray, size: int = 800) -> list[bool]:
+    whole = len(samples) // size * size
+    return [flag for i in range(0, whole, size) for flag in speech.push(samples[i : i + size])]
+
+
+def test_what_is_not_proposed_costs_the_network_nothing() -> None:
+    confirm = Confirming()
+    assert not any(in_pieces(two_stages(False, confirm), speech_like(2)))
+    assert confirm.runs == []
+
+
+def test_what_is_proposed_needs_the_networks_word() -> None:
+    assert not any(in_pieces(two_stages(True, Confirming(0.1)), speech_like(2)))
+    heard = in_pieces(two_stages(True, Confirming(0.9)), speech_like(2))
+    assert np.mean(heard) > 0.8
+
+
+def test_the_network_hears_what_came_before_the_first_proposal_once() -> None:
+    confirm = Confirming()
+    in_pieces(two_stages(True, confirm), speech_like(3))
+    assert confirm.runs[0] == LEAD_BLOCKS + 2
+    assert set(confirm.runs[1:]) == {2}
+
+
+def test_flags_do_not_depend_on_how_the_sound_comes_in() -> None:
+    samples = speech_like(3, seed=1)
+    answers = [in_pieces(SpeechDetector(SpeechSettings()), samples, n) for n in (160, 800, 4800)]
+    assert answers[0] == answers[1] == answers[2]
+
+
+needs_network = pytest.mark.skipif(not SILERO.is_file(), reason="Silero's network is not there")
+
+
+def sounds_of_no_voice() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    time = np.arange(6 * 16_000) / 16_000
+    spectrum = np.fft.rfft(random.normal(size=len(time)))
+    fan = np.fft.irfft(spectrum / np.maximum(5, np.arange(len(spectrum))))
+    clicks = np.zeros(len(time))
+    for place in random.integers(0, len(time) - 400, 36):
+        clicks[place : place + 400] += random.normal(size=400) * np.exp(-np.arange(400) / 60) / 4
+    buzz = sum(np.sin(2 * np.pi * 50 * k * time) / k for k in range(1, 8))
+    return {
+        "silence": np.zeros(len(time)),
+        "hum": 0.1 * np.sin(2 * np.pi * 100 * time),
+        "buzz": 0.1 * np.asarray(buzz),
+        "white noise": 0.03 * random.normal(size=len(time)),
+        "fan": 0.02 * fan / fan.std() * (1 + 0.3 * np.sin(2 * np.pi * 23 * time)),
+        "clicks": clicks,
+    }
+
+
+@needs_network
+@pytest.mark.parametrize("name", list(sounds_of_no_voice()))
+@pytest.mark.parametrize("gain", [1.0, 0.1])
+def test_hum_clicks_noise_and_fan_are_no_speech(name: str, gain: float) -> None:
+    sound = np.clip(sounds_of_no_voice()[name] * gain * 32768, -32768, 32767).astype(np.int16)
+    assert not any(in_pieces(SpeechDetector(SpeechSettings()), sound))
+
+
+RAVDESS = Path(__file__).parents[4] / "shared" / "data" / "voices" / "ravdess"
+
+
+@needs_network
+@pytest.mark.skipif(not RAVDESS.is_dir(), reason="the recordings of RAVDESS are not there")
+@pytest.mark.parametrize("gain", [1.0, 0.1])
+def test_acted_sentences_are_heard_as_they_are_and_20_db_quieter(gain: float) -> None:
+    with (RAVDESS / "manifest.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "valid"][::6]
+    for row in rows:
+        sound = np.round(read_sound(RAVDESS / row["audio"]) * gain).astype(np.int16)
+        heard = in_pieces(SpeechDetector(SpeechSettings()), sound)
+        assert sum(heard) >= 20, row["id"]  # frames of 10 ms
 
 
 def test_levels_are_relative_to_full_scale() -> None:
