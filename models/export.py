@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from models.spec import (
     BundleConfig,
     GraphName,
     ImageEncoderSpec,
+    RecogniserSpec,
     SequenceEncoderSpec,
     TextEncoderSpec,
 )
@@ -59,6 +60,10 @@ class Parts:
     """Of an encoder that is not embedded: only PyTorch runs it, from its own source."""
     text_simulation_spec: SequenceEncoderSpec | None = None
     video_spec: ImageEncoderSpec | None = None
+    recogniser: RecogniserSpec | None = None
+    made_graphs: Mapping[GraphName, Path] = field(default_factory=dict)
+    """ONNX graphs that were made before (recogniser, text encoder): files that are taken along
+    under their own names. Two graphs may be one file."""
 
     @property
     def modules(self) -> Mapping[GraphName, nn.Module]:
@@ -182,6 +187,9 @@ def write_bundle(
         for name, module in graph_modules(parts.modules).items():
             graphs[name] = f"{name}.onnx"
             export_graph(name, module, work / graphs[name], half)
+        for name, made in parts.made_graphs.items():
+            graphs[name] = made.name
+            shutil.copyfile(made, work / made.name)
         _write_weights(parts, work / WEIGHTS)
         (work / CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n")
         (work / CARD).write_text(card)
@@ -200,6 +208,7 @@ def write_bundle(
             ),
             video_encoder=parts.video_encoder.spec if parts.video_encoder else parts.video_spec,
             text_encoder=parts.text_encoder,
+            recogniser=parts.recogniser,
             precision="float16" if half else "float32",
             graphs=graphs,
             files={file.name: digest(file) for file in sorted(work.iterdir())},

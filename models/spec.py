@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 2
 MODALITIES = ("audio", "text", "video")
@@ -26,9 +26,25 @@ GraphName = Literal[
     "text_projection",
     "video_projection",
     "fusion",
+    "recogniser_lower",
+    "recogniser_upper",
+    "recogniser_cross",
+    "recogniser_decoder",
+    "text_encoder",
 ]
 PROJECTIONS: tuple[GraphName, ...] = ("audio_projection", "text_projection", "video_projection")
 """Graphs that run once per frame, in the order of MODALITIES; the fusion runs once per window."""
+RECOGNISER: tuple[GraphName, ...] = (
+    "recogniser_lower",
+    "recogniser_upper",
+    "recogniser_cross",
+    "recogniser_decoder",
+)
+"""Graphs that turn a piece of speech into words; the first may be the audio encoder's too."""
+WORDS: tuple[GraphName, ...] = (*RECOGNISER, "text_encoder")
+"""Graphs that run in threads of their own and have no batch of windows to keep up with."""
+TOKENS_PER_S = 3.5
+"""Tokens of a text encoder in a second of talk, about: the usual length of a window's text."""
 
 
 class Spec(BaseModel):
@@ -77,13 +93,17 @@ class SequenceEncoderSpec(Spec):
     them; the engine therefore encodes only new inputs behind that much context.
     """
 
-    kind: Literal["embedded", "transformers", "llm"]
+    kind: Literal["embedded", "transformers", "llm", "recogniser"]
     input: SequenceInput
     dim: int = Field(gt=0)
     stride: int = Field(gt=0)
     left_context: int = Field(ge=0)
     """Inputs before the first new one that its frame depends on."""
     causal: bool
+    block: int = Field(1, gt=0)
+    """Strides that are encoded together, counted from where a stretch of sound begins. More than
+    1 makes the frames of an encoder that looks at all of its input depend on the sound alone, and
+    not on when it was asked; a block without any voice is left out and has no frames."""
     source: str | None = None
     """Hugging Face name or path, for ``transformers`` and ``llm``."""
     layer: int | None = None
@@ -124,6 +144,39 @@ class TextEncoderSpec(Spec):
     model: Literal["encoder", "causal"] = "encoder"
     adapter: str | None = None
     """File of the bundle with low-rank updates of the model's weights (``models.low_rank``)."""
+    tokenizer: str | None = None
+    """File of the bundle with the tokenizer of its graph ``text_encoder`` (``tokenizers``)."""
+    max_tokens: int = Field(256, gt=0)
+    """Tokens of a text that the graph reads; the rest is cut off."""
+
+
+class BeliefSpec(Spec):
+    """When the words of a piece of speech are believed; measured, in docs/words.md."""
+
+    min_logprob: float = Field(-0.45, le=0)
+    """Mean log-probability of the tokens."""
+    max_tokens_per_s: float = Field(6.5, gt=0)
+    min_tokens_per_s: float = Field(0.4, ge=0)
+    """Of voiced sound: a long piece with hardly a word in it is no speech, or not understood."""
+    max_repetition: float = Field(0.6, gt=0, le=1)
+    """Share of the tokens that repeat what was written just before."""
+
+
+class RecogniserSpec(Spec):
+    """Text simulation that writes down what is said, and has the text encoder read it.
+
+    Its graphs are the four in RECOGNISER; with a ``source``, PyTorch runs that model instead.
+    """
+
+    source: str | None = None
+    """transformers encoder-decoder speech model by name or path; None: the bundle's own graphs."""
+    tokens: str | None = None
+    """File of the bundle with the texts of the decoder's tokens; None with a source."""
+    text_span_ms: int = Field(10_000, gt=0)
+    """How far back the words that are read together reach, utterance by utterance."""
+    max_piece_ms: int = Field(4_000, ge=500)
+    """Longest piece of speech that is recognised at once."""
+    belief: BeliefSpec = BeliefSpec()
 
 
 class BundleConfig(Spec):
@@ -138,14 +191,35 @@ class BundleConfig(Spec):
     network: NetworkSpec
     audio_encoder: SequenceEncoderSpec | None
     text_simulation: SequenceEncoderSpec | None
+    """A student or a language model; a bundle with a recogniser has none."""
     video_encoder: ImageEncoderSpec | None
     text_encoder: TextEncoderSpec | None
+    recogniser: RecogniserSpec | None = None
     precision: Literal["float32", "float16"] = "float32"
     """Arithmetic inside the ONNX graphs; their inputs and outputs are float32."""
     graphs: dict[GraphName, str]
     """Graph name to ONNX file; a graph may be missing where only PyTorch can run it."""
     files: dict[str, str]
     """Every other file of the bundle to its sha256."""
+
+    @model_validator(mode="after")
+    def _one_text_simulation(self) -> BundleConfig:
+        recogniser = self.recogniser
+        if recogniser is None:
+            return self
+        if self.text_simulation is not None:
+            raise ValueError("recogniser: expected no text_simulation with it")
+        if self.text_encoder is None:
+            raise ValueError("recogniser: expected a text_encoder to read its words")
+        if recogniser.source is None:
+            missing = [name for name in RECOGNISER if name not in self.graphs]
+            if missing:
+                raise ValueError(f"recogniser: expected a source or graphs {', '.join(missing)}")
+            if recogniser.tokens not in self.files:
+                raise ValueError(
+                    f"recogniser.tokens: expected one of files, got {recogniser.tokens!r}"
+                )
+        return self
 
     @property
     def frame_rates_hz(self) -> tuple[float, float, float]:
@@ -159,12 +233,18 @@ class BundleConfig(Spec):
         if audio is None:
             return 10.0, 10.0, video_hz
         audio_hz = audio.input_rate_hz / audio.stride
+        if self.recogniser is not None:
+            return audio_hz, TOKENS_PER_S, video_hz
         return audio_hz, audio_hz / (text.stride if text is not None else 5), video_hz
 
     @property
     def full_lengths(self) -> tuple[int, int, int]:
         """Frames in a full window of a running stream, in the order of MODALITIES."""
+        span_ms = self.window_ms if self.recogniser is None else self.recogniser.text_span_ms
         audio, text, video = (
-            max(1, round(self.window_ms / 1000.0 * rate)) for rate in self.frame_rates_hz
+            max(1, round(length_ms / 1000.0 * rate))
+            for length_ms, rate in zip(
+                (self.window_ms, span_ms, self.window_ms), self.frame_rates_hz, strict=True
+            )
         )
         return audio, text, video

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from engine.backends.protocol import BackendError, Inputs, Outputs
 from engine.backends.warm import warm_up
 from models.bundle import Bundle
+from models.spec import WORDS
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -47,6 +48,8 @@ class OnnxBackend:
         options = _options(threads)
         self._sessions: dict[str, Any] = {}
         for graph in bundle.config.graphs:
+            if graph in WORDS:
+                continue  # run by threads of their own
             try:
                 session = ort.InferenceSession(
                     str(bundle.path(graph)), options, providers=_providers(device)

@@ -1,0 +1,1 @@
+"""A small pretrained speech recogniser: its network, its graphs and its greedy decoder."""

@@ -1,0 +1,144 @@
+"""Greedy decoding of speech with a recogniser's ONNX graphs: numpy around ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recogniser.shape import (
+    END,
+    FIELD_SAMPLES,
+    FIRST_TEXT_TOKEN,
+    FRAME_SAMPLES,
+    START,
+)
+from models.spec import SAMPLE_RATE_HZ
+
+Floats = NDArray[np.float32]
+Run = Callable[[str, Mapping[str, NDArray[np.generic]]], Mapping[str, Floats]]
+"""Runs a graph by its name: inputs by name to outputs by name."""
+
+TOKENS_PER_S = 6.5
+"""Nobody speaks faster for long: more tokens than this are a loop."""
+LEAST_TOKENS = 8
+BYTE_TOKEN = re.compile(r"^<0x([0-9A-F]{2})>$")
+SPACE = "▁"
+
+
+class RecogniserError(ValueError):
+    """A recogniser whose parts do not fit together; expected and actual."""
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What was understood of a piece of speech, and how surely."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Without the ones that begin and end it."""
+    mean_logprob: float
+    """Mean log-probability of its tokens, the end included; 0 is certain."""
+    finished: bool
+    """Whether the decoder ended it before it ran into the limit."""
+
+
+NOTHING = Transcription("", (), 0.0, True)
+
+
+class TokenTable:
+    """Texts of the tokens."""
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self._pieces = [_bytes_of(piece) for piece in pieces]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @classmethod
+    def read(cls, path: Path) -> TokenTable:
+        """Read a table: a JSON list of texts.
+
+        Raises:
+            RecogniserError: it is not one.
+        """
+        try:
+            pieces = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecogniserError(f"{path}: expected a JSON list of tokens: {error}") from None
+        if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+            raise RecogniserError(f"{path}: expected a JSON list of texts")
+        return cls(pieces)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Join tokens to text; those that the table lacks have none."""
+        known = [
+            self._pieces[token] for token in tokens if FIRST_TEXT_TOKEN <= token < len(self._pieces)
+        ]
+        return b"".join(known).decode("utf-8", "replace").replace(SPACE, " ").strip()
+
+
+def _bytes_of(piece: str) -> bytes:
+    match = BYTE_TOKEN.match(piece)
+    return bytes([int(match[1], 16)]) if match else piece.encode()
+
+
+def token_limit(samples: int) -> int:
+    """Tokens that a sound of so many samples may have."""
+    return max(LEAST_TOKENS, int(samples / SAMPLE_RATE_HZ * TOKENS_PER_S) + 1)
+
+
+class GreedyDecoder:
+    """Turns speech into text with four graphs: lower, upper, cross and step.
+
+    Args:
+        run: runs them.
+        tokens: what the decoder's ids mean.
+        cache: sizes [2 L, H, d] of the decoder's cache.
+    """
+
+    def __init__(self, run: Run, tokens: TokenTable, cache: tuple[int, int, int]) -> None:
+        self._run = run
+        self._tokens = tokens
+        parts, heads, width = cache
+        self._empty = np.zeros((parts, 1, heads, 0, width), np.float32)
+
+    def transcribe(self, samples: Floats) -> Transcription:
+        """Recognise one piece of speech [N] at 16 kHz; too short a one has no text."""
+        if len(samples) < FIELD_SAMPLES:
+            return NOTHING
+        # Fewer than three frames make the decoder guess: silence after them costs nothing.
+        if len(samples) < FIELD_SAMPLES + 2 * FRAME_SAMPLES:
+            padding = FIELD_SAMPLES + 2 * FRAME_SAMPLES - len(samples)
+            samples = np.pad(samples, (0, padding))
+        states = self._run("recogniser_lower", {"input": samples[None]})["frames"]
+        return self.decode(states, token_limit(len(samples)))
+
+    def decode(self, states: Floats, limit: int) -> Transcription:
+        """Write the text of middle states [1, T, D], at most ``limit`` tokens of it."""
+        final = self._run("recogniser_upper", {"frames": states})["final"]
+        sound = self._run("recogniser_cross", {"final": final})["sound"]
+        past: Floats = self._empty
+        token = START
+        tokens: list[int] = []
+        total, finished = 0.0, False
+        while len(tokens) < limit:
+            output = self._run(
+                "recogniser_decoder",
+                {"tokens": np.array([token], np.int64), "past": past, "sound": sound},
+            )
+            past, logits = output["cache"], output["logits"][0]
+            token = int(logits.argmax())
+            total -= float(np.log(np.exp(logits - logits[token]).sum()))
+            if token == END:
+                finished = True
+                break
+            tokens.append(token)
+        steps = len(tokens) + finished
+        mean = total / steps if steps else 0.0
+        return Transcription(self._tokens.text(tokens), tuple(tokens), mean, finished)
