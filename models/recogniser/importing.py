@@ -78,7 +78,7 @@ def _from_package(paths: Mapping[str, Path], folder: Path) -> Imported:
         **_state("encoder.", OrtModel(paths[ENCODER])),
         **_state("", OrtModel(paths[DECODER])),
     }
-    _load(network, state, str(folder))
+    fill(network, state, str(folder))
     table = read_token_table(paths[TOKENS].read_bytes())
     tokens = tuple(
         f"<0x{piece[0]:02X}>" if len(piece) == 1 and index < BYTES_END else piece.decode()
@@ -129,7 +129,12 @@ def _constant(model: OrtModel, name: str) -> Any:
     return value
 
 
-def _load(network: Recogniser, state: Mapping[str, Tensor], source: str) -> None:
+def fill(network: Recogniser, state: Mapping[str, Tensor], source: str) -> None:
+    """Load published weights.
+
+    Raises:
+        PretrainedError: some are missing or of another size; the first of them.
+    """
     own = network.state_dict()
     wrong = [
         f"{name}: expected {list(value.shape)}, got "
@@ -183,7 +188,7 @@ def _from_transformers(source: str) -> Imported:
     tokenizer, model = load(source, "AutoTokenizer", "AutoModelForSpeechSeq2Seq")
     network = Recogniser(shape_of(config, source))
     state = {name.removeprefix("model."): value for name, value in model.state_dict().items()}
-    _load(network, state, source)
+    fill(network, state, source)
     tokens = tuple(tokenizer.convert_ids_to_tokens(range(network.shape.vocabulary)))
     folder = Path(source)
     licence = _licence(folder) if folder.is_dir() else f"See https://huggingface.co/{source}\n"
@@ -194,7 +199,7 @@ def shape_of(config: Any, source: str) -> RecogniserShape:
     """Sizes of a transformers Moonshine model.
 
     Raises:
-        PretrainedError: it shares keys between heads, which this network does not.
+        PretrainedError: it shares keys between heads, or turns half a pair of values.
     """
     heads = config.encoder_num_attention_heads
     others = (
@@ -206,12 +211,15 @@ def shape_of(config: Any, source: str) -> RecogniserShape:
         raise PretrainedError(f"{source}: expected {heads} heads everywhere, got {list(others)}")
     head_dim = config.hidden_size // heads
     factor = (config.rope_parameters or {}).get("partial_rotary_factor", 0.9)
+    rotary_dim = int(head_dim * factor)
+    if rotary_dim % 2:
+        raise PretrainedError(f"{source}: rotary width: expected an even one, got {rotary_dim}")
     return RecogniserShape(
         dim=config.hidden_size,
         heads=heads,
         encoder_layers=config.encoder_num_hidden_layers,
         decoder_layers=config.decoder_num_hidden_layers,
         feed_forward=config.intermediate_size,
-        rotary_dim=2 * ((int(head_dim * factor) + 1) // 2),
+        rotary_dim=rotary_dim,
         vocabulary=config.vocab_size,
     )

@@ -77,3 +77,19 @@ def vit(directory: Path) -> str:
     hf.ViTModel(config).save_pretrained(directory)
     hf.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(directory)
     return str(directory)
+
+
+def moonshine(directory: Path) -> str:
+    """An encoder-decoder speech model of Moonshine's kind, with its tokenizer."""
+    torch.manual_seed(4)
+    config = hf.MoonshineConfig(
+        vocab_size=len(WORDS), hidden_size=24, intermediate_size=32,
+        encoder_num_hidden_layers=3, decoder_num_hidden_layers=2,
+        encoder_num_attention_heads=2, decoder_num_attention_heads=2,
+        partial_rotary_factor=0.67, initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
+    hf.MoonshineForConditionalGeneration(config).save_pretrained(directory)
+    hf.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(directory)
+    tokenizer(directory)
+    (directory / "LICENSE").write_text("MIT, for a test\n")
+    return str(directory)

@@ -11,7 +11,12 @@ from torch import nn
 
 from models import bundle
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
-from models.encoders.streaming import EncodingError, SequenceStream, encode_clip
+from models.encoders.streaming import (
+    EncodingError,
+    SequenceStream,
+    encode_clip,
+    encode_voiced,
+)
 from models.preprocessing import mel_of_silence
 from models.spec import GraphName, SequenceEncoderSpec
 from models.text_simulation.student import StudentTextSimulation
@@ -126,3 +131,42 @@ def test_bad_inputs_and_frames_are_named() -> None:
         EncodingError, match=r"frames: expected at least \[2, 128\], got \[1, 128\]"
     ):
         stream.accept(np.zeros((1, 128), np.float32))
+
+
+def blocks_spec() -> SequenceEncoderSpec:
+    return SequenceEncoderSpec(
+        kind="recogniser", input="samples", dim=1, stride=4, left_context=8, causal=False, block=3
+    )
+
+
+def test_blocks_do_not_depend_on_how_the_sound_came() -> None:
+    spec = blocks_spec()
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        assert inputs.shape == (1, 8 + 3 * 4)  # context and one block, whatever waits
+        rows = inputs.reshape(1, -1, 4).sum(-1, keepdims=True)
+        return rows + inputs.mean()  # looks everywhere
+
+    samples = np.random.default_rng(1).normal(size=200).astype(np.float32)
+    whole = encode_clip(spec, run, samples, np.zeros((), np.float32))
+    assert whole.shape == (200 // 12 * 3, 1)
+    for sizes in ((1,) * 200, (150, 50), (13, 17, 170)):
+        stream, found = SequenceStream(spec, np.zeros((), np.float32)), []
+        for part in np.split(samples, np.cumsum(sizes)[:-1]):
+            stream.push(part)
+            while (pending := stream.pending()) is not None:
+                found.append(stream.accept(run(pending[None])[0]))
+        np.testing.assert_array_equal(np.concatenate(found), whole)
+
+
+def test_blocks_without_a_voice_have_no_frames() -> None:
+    spec = blocks_spec()
+    samples = np.arange(60, dtype=np.float32)
+    voiced = np.zeros(60, np.bool_)
+    voiced[13] = voiced[59] = True  # in the second and the last of five blocks of 12
+    frames, ends = encode_voiced(
+        spec, lambda x: x.reshape(1, -1, 4).max(-1, keepdims=True), samples,
+        np.zeros((), np.float32), voiced,
+    )  # fmt: skip
+    assert ends.tolist() == [16, 20, 24, 52, 56, 60]
+    assert frames[:, 0].tolist() == [15, 19, 23, 51, 55, 59]
