@@ -90,6 +90,10 @@ class ServerSecurity:
         authenticator.configure_curve(domain="*", location=str(self.allowed))
         return authenticator
 
+    def as_client(self) -> ClientSecurity:
+        """The same key on the side that connects: workers and relays of one pool share it."""
+        return ClientSecurity(self.public, self.secret, self.public)
+
     def apply(self, socket: zmq.Socket[bytes]) -> None:
         """Make a socket speak CURVE as the server."""
         socket.curve_publickey = self.public

@@ -159,7 +159,10 @@ class ScorePublisher(_Socket):
 
     def publish(self, message: Score | Status) -> None:
         """Send to everyone who subscribed; never waits, but see ``wait_for_readers``."""
-        frames = encode(message)
+        self.forward(encode(message))
+
+    def forward(self, frames: list[Any]) -> None:
+        """Send frames as they are, as a relay does; ``publish`` makes them of a message."""
         name = bytes(frames[0])
         self._last.pop(name, None)
         self._last[name] = frames

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.cluster.directory import Directory, run_directory
+from engine.cluster.placement import Placement
+from engine.wire.fields import WireError
+from engine.wire.link import DirectoryLink, Letter
+from engine.wire.membership import (
+    Admit,
+    Admitted,
+    Ask,
+    Beat,
+    Claim,
+    Held,
+    HostBeat,
+    Inbound,
+    Leave,
+    Outbound,
+    Place,
+    Placed,
+    Rejected,
+    RelayBeat,
+    Relays,
+    Release,
+    Report,
+    Retire,
+    Upgrade,
+    pack,
+    unpack_inbound,
+)
+from engine.wire.messages import SCHEMA
+
+
+def beat(worker: str, **changes: object) -> Beat:
+    values = {
+        "worker": worker,
+        "host": "a",
+        "pid": 7,
+        "incarnation": 1,
+        "ingest": "tcp://127.0.0.1:1",
+        "control": "tcp://127.0.0.1:2",
+        "schema": SCHEMA,
+        "model": "f" * 64,
+        "generation": 1,
+        "capacity": 4,
+        "hop_ms": 500,
+    }
+    return Beat(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def directory(pool: str = "") -> tuple[Directory, Callable[..., list[tuple[bytes, Outbound]]]]:
+    made = Directory(Placement(), 0.0, pool)
+
+    def take(sender: bytes, message: Inbound, now_s: float = 0.0, key: str = "") -> list:  # type: ignore[type-arg]
+        return made.take(Letter(sender, key, message), now_s)
+
+    return made, take
+
+
+def test_a_capture_is_told_where_to_send_and_all_its_devices_are_told_of_a_move() -> None:
+    made, take = directory()
+    for name in ("w1", "w2"):
+        take(name.encode(), beat(name))
+    ((to, first),) = take(b"sound", Place("s", "microphone", "o"))
+    ((_, same),) = take(b"picture", Place("s", "camera", "o"))
+    assert to == b"sound"
+    assert isinstance(first, Placed)
+    assert first == same
+    take(b"op", Ask("drain", worker=first.worker))
+    answers = made.step(0.1)
+    assert {to for to, _ in answers} == {b"sound", b"picture"}
+    (move,) = {answer for _, answer in answers}
+    assert isinstance(move, Placed)
+    assert move.worker != first.worker
+
+
+def test_workers_hear_of_relays_and_of_each_new_one() -> None:
+    _, take = directory()
+    assert take(b"w", beat("w1")) == []
+    take(b"r1", RelayBeat("r1", 1, "tcp://h:1", "tcp://h:2"))
+    assert take(b"w", beat("w1")) == [(b"w", Relays(("tcp://h:1",)))]
+    assert take(b"w", beat("w1")) == []
+    take(b"r2", RelayBeat("r2", 2, "tcp://h:3", "tcp://h:4"))
+    assert take(b"w", beat("w1")) == [(b"w", Relays(("tcp://h:1", "tcp://h:3")))]
+
+
+def test_status_has_the_shape_that_scripts_read() -> None:
+    made, take = directory()
+    take(b"w", beat("w1"))
+    take(b"r", RelayBeat("r1", 11, "tcp://h:1", "tcp://h:2"))
+    take(b"h", HostBeat("a", 12))
+    take(b"c", Place("s", "source", "o"))
+    ((_, report),) = take(b"op", Ask("status"), 1.0)
+    assert isinstance(report, Report)
+    assert report.values["workers"] == [
+        {"name": "w1", "host": "a", "pid": 7, "state": "ready", "streams": ["s"]}
+    ]
+    assert report.values["relays"] == [{"endpoint": "tcp://h:2", "pid": 11}]
+    assert report.values["directory"]["hosts"] == [{"name": "a", "pid": 12}]
+    assert made.status(10.0)["workers"][0]["state"] == "silent"
+
+
+def test_an_upgrade_goes_to_the_hosts_and_the_old_worker_is_ended_once_it_is_empty() -> None:
+    made, take = directory()
+    take(b"w", beat("w1"))
+    take(b"c", Place("s", "source", "o"))
+    assert isinstance(take(b"op", Ask("upgrade", bundle="new"))[0][1], Rejected)
+    take(b"h", HostBeat("a", 12))
+    answers = dict(take(b"op", Ask("upgrade", bundle="new")))
+    assert answers[b"h"] == Upgrade("new", 2)
+    take(b"v", beat("w1-g2", generation=2, model="0" * 64, pid=8))
+    steps = made.step(0.1) + made.step(0.2) + made.step(0.3)
+    assert [m.worker for _, m in steps if isinstance(m, Placed)] == ["w1-g2"]
+    assert [answer for to, answer in steps if to == b"h"] == [Retire("w1")]
+
+
+def test_a_stream_that_ended_is_released_by_its_worker() -> None:
+    made, take = directory()
+    take(b"w", beat("w1"))
+    ((_, seat),) = take(b"c", Place("s", "source", "o"))
+    assert isinstance(seat, Placed)
+    take(b"c", Leave("s", "source", "o"), 1.0)
+    assert made.step(4.0) == [(b"w", Release("s", seat.epoch))]
+
+
+def test_with_curve_a_capture_waits_until_the_worker_lets_its_key_in() -> None:
+    made, take = directory(pool="pool")
+    take(b"w", beat("w1"), key="pool")
+    ((to, admit),) = take(b"c", Place("s", "source", "o"), key="client")
+    assert to == b"w"
+    assert isinstance(admit, Admit)
+    assert admit.key == "client"
+    ((to, seat),) = take(b"w", Admitted("s", admit.epoch), key="pool")
+    assert to == b"c"
+    assert isinstance(seat, Placed)
+    assert made.step(1.0) == []
+
+
+def test_a_beat_from_a_stranger_is_told_and_counted() -> None:
+    made, take = directory(pool="pool")
+    ((_, answer),) = take(b"x", beat("w1"), key="client")
+    assert isinstance(answer, Rejected)
+    assert made.counters["beats_of_strangers"] == 1
+    assert made.status(0.0)["workers"] == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\xc1",
+        b"\x81\xa4kind\xa5xyzzy",
+        pack(Claim("s", "d", "o", 1, "w")) + b"\x00",
+        pack(beat("w" * 65)),
+        pack(beat("w", ingest="udp://h:1")),
+        pack(beat("w", streams={"s": Held(1, -2, 0)})),
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91" * 5_000,
+        b"\x00" * (512 * 1024 + 1),
+    ],
+)
+def test_what_is_no_message_is_refused(frame: bytes) -> None:
+    with pytest.raises(WireError, match="membership"):
+        unpack_inbound(frame)
+
+
+def ask(link: DirectoryLink, message: Inbound) -> Outbound:
+    return link.ask(message, 20_000)
+
+
+def test_a_killed_directory_comes_back_and_learns_what_it_knew(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/directory"
+    spawn = multiprocessing.get_context("spawn")
+    stop = tmp_path / "stop"  # a process killed while it reads an Event would leave it locked
+
+    def start() -> multiprocessing.process.BaseProcess:
+        process = spawn.Process(target=run_directory, args=(endpoint, stop.exists), daemon=True)
+        process.start()
+        return process
+
+    process = start()
+    with DirectoryLink(endpoint) as worker, DirectoryLink(endpoint) as capture:
+        assert isinstance(ask(worker, Ask("status")), Report)
+        worker.send(beat("w1"))
+        placed = ask(capture, Place("s", "source", "o"))
+        assert isinstance(placed, Placed)
+        process.kill()
+        process.join()
+        process = start()
+        assert isinstance(ask(worker, Ask("status")), Report)
+        worker.send(beat("w1", streams={"s": Held(placed.epoch, 500, 4)}))
+        again = ask(capture, Place("s", "source", "o", placed.epoch))
+        assert isinstance(again, Placed)
+        assert (again.worker, again.epoch) == ("w1", placed.epoch)
+        assert (again.t_end_ns, again.seq) == (500, 4)
+        worker.raw.send(os.urandom(64))
+        report = ask(capture, Ask("status"))
+        assert isinstance(report, Report)
+    stop.touch()
+    process.join(20)
+    assert process.exitcode == 0
