@@ -146,16 +146,35 @@ class IngestReceiver(_Socket):
 class ScorePublisher(_Socket):
     """The way out (XPUB): a new subscriber gets the last score and status of its topics."""
 
-    def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
+    def __init__(self, endpoint: str | None = None, security: ServerSecurity | None = None) -> None:
+        """Bind to ``endpoint``; without one, ``connect`` to relays that pass the messages on."""
         super().__init__(zmq.XPUB)
         self._last: dict[bytes, list[Any]] = {}
+        self._relays: set[str] = set()
         self.gave_up = False
         """Whether a subscriber made ``wait_for_readers`` lose its patience."""
         self._zmq.sndhwm = SCORE_QUEUE
         self._zmq.xpub_verbose = 1
+        if endpoint is None:
+            if security is not None:
+                security.as_client().apply(self._zmq)
+            return
         if security is not None:
             security.apply(self._zmq)
         self._bind(endpoint)
+
+    def connect(self, relays: Iterable[str]) -> None:
+        """Send to these relays from now on, and to no other.
+
+        Raises:
+            WireError: an endpoint is none.
+        """
+        wanted = set(relays)
+        for endpoint in self._relays - wanted:
+            self._zmq.disconnect(endpoint)
+        for endpoint in wanted - self._relays:
+            self._connect(endpoint)
+        self._relays = wanted
 
     def publish(self, message: Score | Status) -> None:
         """Send to everyone who subscribed; never waits, but see ``wait_for_readers``."""
