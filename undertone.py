@@ -149,6 +149,7 @@ def _run(
             named = {name: options.get(name) for name in ("scores", "ingest", "control")}
             settings = read_settings(options.get("config"), **named)
             arguments = ["--scores", settings.scores, "--ingest", settings.ingest]
+            arguments += ["--control", settings.control]
             arguments += ["--host", host, "--port", str(_port(host, port))]
             url = stack.enter_context(dashboard_beside(arguments))
             print(f"dashboard: {url}   (Ctrl-C ends both)", file=sys.stderr, flush=True)

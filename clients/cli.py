@@ -208,6 +208,14 @@ def dashboard(
         list[str] | None, typer.Option(help="Another name it is reached by; repeatable.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="The engine's settings in TOML.")] = None,
+    control: ControlEndpoint = CONTROL,
+    commands: Annotated[
+        bool | None,
+        typer.Option(
+            "--commands/--no-commands",
+            help="Whether browsers may mark, pause and resume; only on loopback unless said.",
+        ),
+    ] = None,
 ) -> None:
     """Show scores in a browser, and let a browser be camera and microphone."""
     try:
@@ -215,7 +223,8 @@ def dashboard(
     except ImportError as error:
         print(f'error: {error.name}: pip install -e ".[dashboard]"', file=sys.stderr)
         raise typer.Exit(2) from None
-    complaint = launch(scores, host, port, keys, ingest, capture, allow_host or (), config)
+    names = allow_host or ()
+    complaint = launch(scores, host, port, keys, ingest, capture, names, config, control, commands)
     if complaint is not None:
         print(f"error: {complaint}", file=sys.stderr)
         raise typer.Exit(2)

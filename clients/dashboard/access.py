@@ -2,8 +2,8 @@
 
 Two attacks come from a page that the user has open elsewhere. DNS rebinding makes that page's
 own name point here: so a request is only answered under a name that is known, or an address.
-Cross-site websocket hijacking opens a websocket to here, which no same-origin rule stops: so a
-websocket's origin has to be the very host that it asks for.
+Cross-site requests open a websocket or post a command to here, which no same-origin rule stops: so
+the origin of what does more than read has to be the very host that it asks for.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Access:
     names: frozenset[str] = frozenset()
     """Further names under which it is reached, such as a reverse proxy's."""
 
-    def judge(self, visit: Visit, websocket: bool) -> Verdict:
-        """Whether a request may come in."""
+    def judge(self, visit: Visit, acts: bool) -> Verdict:
+        """Whether a request may come in; ``acts``: a websocket, or what does more than read."""
         if not self._known_host(visit.host):
             return "wrong_host"
-        if websocket and not _same_host(visit.origin, visit.host):
+        if acts and not _same_host(visit.origin, visit.host):
             return "wrong_origin"
         if self.token is not None and not self._knows_token(visit):
             return "no_token"

@@ -23,10 +23,13 @@ def launch(
     capture: bool | None,
     names: Iterable[str],
     config: Path | None,
+    control: str,
+    commands: bool | None,
 ) -> str | None:
     """Run until interrupted; returns one line where it could not be run.
 
-    Away from loopback a token is asked for, and a browser may capture only where that was said.
+    Away from loopback a token is asked for, and a browser may capture, mark and pause only where
+    that was said.
     """
     local = is_loopback(host)
     options = Options(
@@ -36,6 +39,7 @@ def launch(
         None if local else new_token(),
         frozenset(name.lower() for name in names),
         keys_dir,
+        control if (local if commands is None else commands) else None,
     )
     try:
         wanted = local if capture is None else capture

@@ -26,6 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from clients.dashboard import DashboardError
 from clients.dashboard.access import COOKIE, Access, Visit
 from clients.dashboard.bridge import MAX_VIEWERS, Bridge
+from clients.dashboard.commands import Commands
 from engine.wire.clock import now_ns
 from engine.wire.fields import WireError
 
@@ -56,7 +57,7 @@ HEADERS = {
 }
 REFUSALS = {
     "wrong_host": (403, "This address is not one of the dashboard's own names."),
-    "wrong_origin": (403, "Websockets are for the dashboard's own page only."),
+    "wrong_origin": (403, "Websockets and commands are for the dashboard's own page only."),
     "no_token": (401, "Open the address that the dashboard printed when it was started."),
 }
 
@@ -118,6 +119,8 @@ class Options:
     token: str | None
     names: frozenset[str] = frozenset()
     keys_dir: Path | None = None
+    control: str | None = None
+    """The engine's control endpoint; None where no browser may mark or pause."""
 
 
 class Guard:
@@ -132,7 +135,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         visit = _visit(scope)
-        verdict = self._access.judge(visit, scope["type"] == "websocket")
+        verdict = self._access.judge(visit, _acts(scope))
         if verdict == "allowed":
             if scope["type"] == "http":
                 send = _with_headers(send)
@@ -152,6 +155,11 @@ class Guard:
         assert self._access.token is not None
         response.set_cookie(COOKIE, self._access.token, httponly=True, samesite="lax")
         await response(scope, receive, send)
+
+
+def _acts(scope: Scope) -> bool:
+    """Whether a request does more than read: only this server's own page may."""
+    return scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
 
 
 def _visit(scope: Scope) -> Visit:
@@ -174,8 +182,12 @@ def make_app(
     access: Access,
     desk: CaptureDesk | None,
     failed: Callable[[BaseException], None],
+    commands: Commands | None = None,
 ) -> Starlette:
-    """Build the application; ``failed`` hears of an end of the bridge. No desk: no capture."""
+    """Build the application; ``failed`` hears of an end of the bridge.
+
+    No desk: no capture. No commands: browsers neither mark nor pause.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -192,7 +204,18 @@ def make_app(
         return FileResponse(STATIC / name)
 
     async def options(request: Request) -> JSONResponse:
-        return JSONResponse({"capture": desk is not None, "scores": bridge.board.endpoint})
+        return JSONResponse(
+            {
+                "capture": desk is not None,
+                "commands": commands is not None,
+                "scores": bridge.board.endpoint,
+            }
+        )
+
+    async def command(request: Request) -> JSONResponse:
+        if commands is None:
+            return JSONResponse({"error": "commands are switched off on this dashboard"}, 403)
+        return await commands.answer(request)
 
     async def scores(websocket: WebSocket) -> None:
         await serve_scores(websocket, bridge)
@@ -205,6 +228,7 @@ def make_app(
             Route("/", page),
             Route("/about", page),
             Route("/options", options),
+            Route("/command", command, methods=["POST"]),
             WebSocketRoute("/scores", scores),
             WebSocketRoute("/capture", capture),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -356,7 +380,9 @@ def serve(options: Options, desk: CaptureDesk | None) -> None:
         failures.append(error)
         server.should_exit = True
 
-    app = make_app(bridge, Access(options.host, options.token, options.names), desk, failed)
+    commands = None if options.control is None else Commands(options.control, options.keys_dir)
+    access = Access(options.host, options.token, options.names)
+    app = make_app(bridge, access, desk, failed, commands)
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",

@@ -116,11 +116,16 @@ def stage(endpoint: str, names: str, rate_hz: float = 5, past_s: float = 0) -> I
 
 
 @contextmanager
-def engine(scores: str, ingest: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def engine(
+    scores: str, ingest: str, *options: str, control: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """The real inference side, under its supervisor."""
     command = [sys.executable, "-m", "engine", *(options or ("infer",))]
     with subprocess.Popen(
-        [*command, "--scores", scores, "--ingest", ingest, "--control", free_endpoint()],
+        [
+            *(*command, "--scores", scores, "--ingest", ingest),
+            *("--control", control or free_endpoint()),
+        ],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT,
     ) as process:  # fmt: skip
         try:

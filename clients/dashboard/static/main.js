@@ -2,6 +2,7 @@
 
 import { Card } from "./card.js";
 import { setUpCapture } from "./capture.js";
+import { Commands } from "./commands.js";
 import { Feed } from "./feed.js";
 import { clock, duration } from "./format.js";
 import { showNumbers, showWorkers } from "./table.js";
@@ -24,6 +25,7 @@ let dirty = true;
 
 const now = () => Date.now() - skew;
 const say = (text) => (page("spoken").textContent = text);
+const commands = new Commands(page, say);
 
 function cardOf(name) {
   let card = cards.get(name);
@@ -70,6 +72,7 @@ function takeState(next) {
     if (next.engine === "live") say("The engine is there.");
   }
   page("endpoint").textContent = `scores from ${next.endpoint}`;
+  commands.take(next);
   if (page("workers").closest("details").open) showWorkers(page("workers"), next.workers);
   showLink();
 }
@@ -184,6 +187,9 @@ setInterval(() => {
 }, SUMMARY_MS);
 fetch("/options")
   .then((answer) => answer.json())
-  .then((options) => (page("capture-open").hidden = !options.capture))
+  .then((options) => {
+    page("capture-open").hidden = !options.capture;
+    commands.show(options.commands);
+  })
   .catch(() => (page("capture-open").hidden = true));
 requestAnimationFrame(frame);

@@ -223,6 +223,32 @@ def test_a_dashboard_that_is_restarted_is_found_again(browser: Browser, faults: 
             page.wait_for_selector("#alert-link", state="detached")
 
 
+@pytest.mark.slow
+def test_a_mark_a_pause_and_going_on_from_the_page_reach_the_engine(
+    browser: Browser, faults: list[str]
+) -> None:
+    scores, ingest, control = free_endpoint(), free_endpoint(), free_endpoint()
+    with (
+        engine(scores, ingest, "run", "--source", "sample", control=control),
+        dashboard(scores, "--control", control) as dash,
+        ScoreReceiver(scores) as published,
+    ):
+        page = opened(browser, dash.url, faults)
+        page.locator("[data-stream=main]").wait_for()
+        page.fill("#mark-label", "question 3")
+        page.press("#mark-label", "Enter")
+        page.locator("#command-said", has_text="Marked: question 3").wait_for()
+
+        def marks() -> list[str | None]:
+            return [s.mark for s in published.receive_all() if isinstance(s, Score)]
+
+        await_true(lambda: "question 3" in marks())
+        page.click("#pause")
+        page.locator("#link-text", has_text="Engine paused").wait_for()
+        page.locator("#pause", has_text="Resume").click()
+        page.locator("#link-text", has_text="Live").wait_for()
+
+
 def test_the_page_fits_a_phone_and_can_be_read_without_seeing(
     browser: Browser, faults: list[str]
 ) -> None:

@@ -104,6 +104,35 @@ def test_foreign_hosts_and_origins_are_refused() -> None:
             assert news(viewer, lambda n: n["state"])["state"]["engine"] == "waiting"
 
 
+def post(dash: Dashboard, body: str, **headers: str) -> tuple[int, dict[str, object] | str]:
+    connection = http.client.HTTPConnection("127.0.0.1", dash.address[1], timeout=20)
+    try:
+        connection.request("POST", "/command", body, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return answer.status, json.loads(text) if text.startswith("{") else text
+    finally:
+        connection.close()
+
+
+def test_commands_are_taken_from_the_own_page_only_and_their_refusals_say_why() -> None:
+    mark = json.dumps({"command": "mark", "label": "x"})
+    with dashboard(free_endpoint(), "--control", free_endpoint()) as dash:
+        assert post(dash, mark)[0] == 403
+        assert post(dash, mark, Origin="http://evil.example")[0] == 403
+        own = {"Origin": dash.origin}
+        status, said = post(dash, mark, **own)
+        assert status == 502
+        assert "no reply" in said["error"]  # type: ignore[index]
+        for wrong in ("", "[]", "{}", '{"command": "describe"}', '{"command": "mark", "label": 3}'):
+            assert post(dash, wrong, **own)[0] == 400, wrong
+        assert post(dash, " " * 5000, **own)[0] == 413
+        assert json.loads(get(dash, "/options")[2])["commands"] is True
+    with dashboard(free_endpoint(), "--no-commands") as dash:
+        assert post(dash, mark, Origin=dash.origin)[0] == 403
+        assert json.loads(get(dash, "/options")[2])["commands"] is False
+
+
 def test_beyond_loopback_a_token_is_asked_for_and_never_logged() -> None:
     with dashboard(free_endpoint(), "--host", "0.0.0.0") as dash:
         token = dash.url.partition("?token=")[2]
