@@ -32,7 +32,7 @@ EXAMPLES = REPOSITORY / "examples"
 SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
 TESTED = {
     "first_score.py", "many_streams.py", "own_source.py", "own_transcript.py",
-    "threshold_alert.py", "pandas_recording.py", "subscriber.mjs",
+    "threshold_alert.py", "marks.py", "pandas_recording.py", "subscriber.mjs",
 }  # fmt: skip
 TOOLS = {"make_sample_clip.py"}
 """Made the packaged clip, from a picture that is not in the repository."""
@@ -60,6 +60,15 @@ def test_first_score(two_streams: Engine) -> None:
     assert lines[0] in ("stream    alice", "stream    bob")
     assert lines[1].startswith("valence   ")
     assert any(line.startswith("latency   ") for line in lines)
+
+
+def test_marks(two_streams: Engine) -> None:
+    with example("marks.py", two_streams.scores, two_streams.control, "1.5") as shown:
+        lines = shown.end()
+    assert shown.process.returncode == 0, lines
+    for question in ("how was your day", "what went wrong", "what do you look forward to"):
+        assert f"alice: {question}" in lines
+    assert sum("mean valence" in line for line in lines) == 3
 
 
 def test_many_streams(two_streams: Engine) -> None:

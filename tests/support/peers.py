@@ -43,14 +43,15 @@ def publisher(script: str, endpoint: str = "tcp://127.0.0.1:*") -> Iterator[str]
 class Engine:
     ingest: str
     scores: str
+    control: str
 
 
 @contextmanager
 def engine(*arguments: str) -> Iterator[Engine]:
     """Run ``python -m engine`` on free ports."""
-    ports = Engine(free_endpoint(), free_endpoint())
+    ports = Engine(free_endpoint(), free_endpoint(), free_endpoint())
     command = [sys.executable, "-m", "engine", *arguments, "--ingest", ports.ingest]
-    command += ["--scores", ports.scores, "--control", free_endpoint()]
+    command += ["--scores", ports.scores, "--control", ports.control]
     process = subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
