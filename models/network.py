@@ -28,7 +28,8 @@ class SentimentNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         self.projections = nn.ModuleList(
-            FrameProjection(size, spec.hidden_dim, spec.input_dropout) for size in spec.frame_dims
+            FrameProjection(size, spec.hidden_dim, spec.input_dropout, name in spec.standardised)
+            for name, size in zip(MODALITIES, spec.frame_dims, strict=True)
         )
         self.fusion = FusionNetwork(spec)
 

@@ -71,6 +71,8 @@ class NetworkSpec(Spec):
     """Keep the valence within [-3, 3]."""
     quantiles: tuple[float, float] | None = (0.05, 0.95)
     """Uncertainty head: lower and upper quantile; None for the published network."""
+    standardised: tuple[Literal["audio", "text", "video"], ...] = ()
+    """Modalities whose columns are brought to one scale, by statistics among the weights."""
     dropout: float = Field(0.3, ge=0, lt=1)
     input_dropout: float = Field(0.5, ge=0, lt=1)
 

@@ -54,11 +54,35 @@ def mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential
     )
 
 
+class Standardisation(nn.Module):
+    """Brings each column of frames to one scale: ``(x - centre) / scale``, clipped.
+
+    Columns of classical features are in units of their own (Hz, dB); one of 200 +- 50 beside one
+    of .1 would be all that a linear layer sees. The statistics are the training split's, and lie
+    among the weights, so that live frames are treated alike.
+    """
+
+    LIMIT = 8.0
+    """Deviations beyond which a value says no more than that it is extreme."""
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """[..., inputs] frames."""
+        return ((frames - self.centre) / self.scale).clamp(-self.LIMIT, self.LIMIT)
+
+
 class FrameProjection(nn.Module):
     """One modality's frames, each by itself: step 1, and the first half of steps 2 and 6."""
 
-    def __init__(self, inputs: int, dim: int, dropout: float) -> None:
+    def __init__(self, inputs: int, dim: int, dropout: float, standardised: bool = False) -> None:
         super().__init__()
+        self.standardise = Standardisation(inputs) if standardised else None
         self.value = nn.Linear(inputs, dim)
         self.key = nn.Linear(dim, dim)
         self.relevance = nn.Linear(dim, dim)
@@ -67,6 +91,8 @@ class FrameProjection(nn.Module):
 
     def forward(self, frames: Tensor) -> ProjectedFrames:
         """[..., T, inputs] frames; keys are tanh(K x + k), relevance is 0.3 <tanh(A x + a), c>."""
+        if self.standardise is not None:
+            frames = self.standardise(frames)
         values = self.dropout(self.value(frames))  # [..., T, d]
         keys = torch.tanh(self.key(values))
         relevance = torch.tanh(self.relevance(values)) @ (TEMPERATURE * self.context)[:, None]

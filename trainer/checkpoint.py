@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-VERSION = 2
-"""Changes with the names and shapes of the weights."""
+VERSION = 3
+"""Changes with the names and shapes of the weights, and with what else is kept."""
 
 
 class CheckpointError(Exception):
@@ -42,21 +45,45 @@ class History:
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """State after ``history.epochs[-1]``; ``recipe`` guards against resuming another run."""
+class Within:
+    """How far an epoch has come that is not finished."""
 
-    recipe: str
+    batches: int
+    """Batches that ran."""
+    sums: dict[str, float]
+    """Of the training terms over those."""
+    seconds: float
+    generators: list[list[torch.Tensor]]
+    """Torch's generator states (CPU, then GPU where there is one) of each process."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """State after ``history.epochs[-1]``, or within the epoch behind it.
+
+    ``recipe`` and ``data`` guard against resuming another run.
+    """
+
+    recipe: dict[str, Any]
+    """What of the recipe a run must not change on its way."""
+    data: str
     seed: int
     model: dict[str, torch.Tensor]
     optimiser: dict[str, Any]
     history: History
     best_model: dict[str, torch.Tensor] = field(default_factory=dict)
+    within: Within | None = None
 
     def save(self, path: Path) -> None:
-        """Write beside the target and rename: a kill leaves the old checkpoint or the new one."""
+        """Write beside the target and rename: a kill leaves the old checkpoint or the new one.
+
+        Raises:
+            CheckpointError: the disk is full, or cannot be written.
+        """
         state = {
             "version": VERSION,
-            "recipe": self.recipe,
+            "recipe": json.dumps(self.recipe),
+            "data": self.data,
             "seed": self.seed,
             "model": self.model,
             "optimiser": self.optimiser,
@@ -64,35 +91,77 @@ class Checkpoint:
             "epochs": self.history.to_list(),
             "best_epoch": self.history.best_epoch,
             "best_score": self.history.best_score,
+            "within": None if self.within is None else asdict(self.within),
         }
         partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            free = shutil.disk_usage(path.parent if path.parent.exists() else path.anchor).free
+            reason = getattr(error, "strerror", None) or "it could not be written to its end"
+            raise CheckpointError(
+                f"{path}: no checkpoint: {reason} ({free / 1e9:.1f} GB free); the one before is "
+                "kept: make room and run again"
+            ) from None
 
     @staticmethod
-    def load(path: Path, recipe: str, seed: int) -> Checkpoint:
-        """Read a checkpoint of the same recipe and seed.
+    def load(path: Path, recipe: dict[str, Any], seed: int, data: str | None = None) -> Checkpoint:
+        """Read a checkpoint of the same recipe, seed and data (None: any).
 
         Raises:
-            CheckpointError: unreadable, of another version, recipe or seed.
+            CheckpointError: unreadable, of another version, recipe, seed or data.
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(f"{path}: cannot be read ({type(error).__name__})") from None
-        for name, expected in (("version", VERSION), ("recipe", recipe), ("seed", seed)):
-            if state.get(name) != expected:
-                raise CheckpointError(
-                    f"{path}: made with another {name}; give another --out or remove the folder"
-                )
+        found = json.loads(state["recipe"]) if state.get("version") == VERSION else {}
+        wanted: tuple[tuple[str, Any, Any], ...] = (
+            ("version", VERSION, state.get("version")),
+            ("seed", seed, state.get("seed")),
+            ("recipe", recipe, found),
+            ("data", data or state.get("data"), state.get("data")),
+        )
+        for name, expected, actual in wanted:
+            if actual != expected:
+                what = f" ({_difference(actual, expected)})" if name == "recipe" else ""
+                hint = "give another --out or remove the folder"
+                if name == "data":
+                    what = " (clips, labels or features have changed)"
+                raise CheckpointError(f"{path}: made with another {name}{what}; {hint}")
         history = History(
             tuple(Epoch(**row) for row in state["epochs"]),
             state["best_epoch"],
             state["best_score"],
         )
+        within = None if state["within"] is None else Within(**state["within"])
         return Checkpoint(
-            recipe, seed, state["model"], state["optimiser"], history, state["best_model"]
+            recipe,
+            state["data"],
+            seed,
+            state["model"],
+            state["optimiser"],
+            history,
+            state["best_model"],
+            within,
         )
+
+
+def _difference(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> str:
+    """The first few settings that differ."""
+    told: list[str] = []
+    for key in sorted({*found, *expected}):
+        one, other = found.get(key), expected.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            if one != other:
+                told.append(_difference(one, other, f"{prefix}{key}."))
+        elif one != other:
+            told.append(f"{prefix}{key}: made with {one!r}, now {other!r}")
+    return "; ".join(told[:3])

@@ -17,7 +17,18 @@ CorpusOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the bundle to write.")]
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="paper, embedded, a TOML file, or a run's recipe.json.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="paper, best, embedded, a TOML file, or a run's recipe.json; default: the run's own, "
+        "else what fits the corpora.",
+    ),
+]
+JoinOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--join", help="Features of the same utterances, by id, beside --corpus; repeatable."
+    ),
 ]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds to train.")]
 SetOption = Annotated[
@@ -42,11 +53,12 @@ def main(
     context: typer.Context,
     corpus: CorpusOption = None,
     out: OutOption = None,
-    recipe: RecipeOption = "paper",
+    recipe: RecipeOption = None,
     seeds: SeedsOption = None,
     overrides: SetOption = None,
     run: RunOption = None,
     features: FeaturesOption = None,
+    join: JoinOption = None,
 ) -> None:
     """The offline trainer: from corpora to a bundle for the engine, with report and card.
 
@@ -57,7 +69,7 @@ def main(
     if not corpus and out is None:
         print(context.get_help())
         raise typer.Exit(2)
-    _do("run", corpus, out, recipe, seeds, overrides, run, features)
+    _do("run", corpus, out, recipe, seeds, overrides, run, features, join)
 
 
 def _step(name: str, text: str) -> None:
@@ -66,13 +78,14 @@ def _step(name: str, text: str) -> None:
     def command(
         corpus: CorpusOption = None,
         out: OutOption = None,
-        recipe: RecipeOption = "paper",
+        recipe: RecipeOption = None,
         seeds: SeedsOption = None,
         overrides: SetOption = None,
         run: RunOption = None,
         features: FeaturesOption = None,
+        join: JoinOption = None,
     ) -> None:
-        _do(name, corpus, out, recipe, seeds, overrides, run, features)
+        _do(name, corpus, out, recipe, seeds, overrides, run, features, join)
 
     app.command(name, help=text)(command)
 
@@ -82,18 +95,19 @@ _step("fit", "Train every seed; goes on where it stopped.")
 _step("calibrate", "Fit the intervals of every trained seed on the validation split.")
 _step("evaluate", "Measure every trained seed on the test split.")
 _step("export", "Write the best seed's bundle, card and report.")
-_step("report", "Write the report anew.")
+_step("report", "Write the report again.")
 
 
 def _do(
     step: str,
     corpus: list[Path] | None,
     out: Path | None,
-    recipe: str,
+    recipe: str | None,
     seeds: int | None,
     overrides: list[str] | None,
     run: Path | None,
     features: Path | None,
+    join: list[Path] | None,
 ) -> None:
     if not corpus or out is None:
         _fail("expected --corpus PATH and --out BUNDLE")
@@ -103,7 +117,15 @@ def _do(
         _fail(f'needs {error.name}: pip install -e ".[train]"')
     run = run or out.with_name(f"{out.name}.run")
     code = carry_out(
-        step, corpus, out, run, features or run / "features", recipe, seeds, tuple(overrides or ())
+        step,
+        corpus,
+        out,
+        run,
+        features or run / "features",
+        recipe,
+        seeds,
+        tuple(overrides or ()),
+        tuple(join or ()),
     )
     if code:
         raise typer.Exit(code)

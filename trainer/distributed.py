@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from models.fusion import NetworkOutput
 
@@ -58,10 +59,18 @@ class Team:
         return replace(output, **gathered)
 
     def gather_tensor(self, value: Tensor, rows: int) -> Tensor:
-        """As ``gather``, for one tensor of [rows of this share, ...]."""
+        """As ``gather``, for one tensor of [rows of this share, ...].
+
+        Sequences [rows, T, D] are padded with zeros to the longest of all processes.
+        """
         bounds = self.bounds(rows)
         if len(bounds) == 2:
             return value
+        if value.ndim >= 3:
+            longest = torch.tensor(value.shape[1], device=value.device)
+            dist.all_reduce(longest, dist.ReduceOp.MAX)
+            missing = int(longest) - value.shape[1]
+            value = nn.functional.pad(value, (0, 0) * (value.ndim - 2) + (0, missing))
         return _gather(value, bounds, self.rank)
 
     def sum_gradients(self, module: nn.Module, rows: int) -> None:
@@ -77,11 +86,92 @@ class Team:
                 if repeated:
                     parameter.grad /= self.size
 
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so: all of them stop, or none."""
+        if self.size == 1:
+            return flag
+        told = torch.tensor(float(flag), device=self._device())
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return bool(told > 0)
+
+    def one(self, value: float) -> float:
+        """Rank 0's value, for decisions that every process has to take alike."""
+        if self.size == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.float64, device=self._device())
+        dist.broadcast(told, 0)
+        return float(told)
+
+    def collect(self, value: Any) -> list[Any]:
+        """Every process's value, in order of rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    @staticmethod
+    def _device() -> torch.device:
+        return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+
     def agree(self, values: Iterable[Tensor]) -> None:
         """Give every process rank 0's values: parameters and buffers at the start."""
         if self.size > 1:
             for value in values:
                 dist.broadcast(value, 0)
+
+
+class SharedNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the rows of all processes: each has its share of the batch only.
+
+    Torch's own SyncBatchNorm wants a GPU. A process may come with no row at all.
+    """
+
+    def _check_input_dim(self, rows: Tensor) -> None:
+        """Any [N, C, ...]."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Normalise [N, C, ...] by the moments of every process's rows."""
+        if not self.training:
+            return super().forward(rows)
+        axes = [axis for axis in range(rows.ndim) if axis != 1]
+        shape = [1, -1] + [1] * (rows.ndim - 2)
+        count = rows.new_tensor([float(rows.numel() // rows.shape[1])])
+        sums = torch.cat([rows.sum(axes), rows.square().sum(axes), count])
+        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+        total, squares, count = sums.split([self.num_features, self.num_features, 1])
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0)
+        with torch.no_grad():
+            momentum = 0.1 if self.momentum is None else self.momentum
+            assert self.running_mean is not None  # as the embedded encoders have it
+            assert self.running_var is not None
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        scaled = (rows - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        output: Tensor = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return output
+
+
+def share_norms(module: nn.Module, team: Team) -> None:
+    """Have every batch normalisation of a module see the rows of all processes."""
+    if team.size == 1:
+        return
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            shared = SharedNorm(child.num_features, child.eps, child.momentum)
+            shared.weight, shared.bias = child.weight, child.bias
+            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(shared, buffer, getattr(child, buffer))
+            setattr(module, name, shared.train(child.training))
+        else:
+            share_norms(child, team)
 
 
 def join(device: torch.device) -> Team:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from models import bundle as bundles
@@ -29,10 +31,11 @@ from models.spec import (
 from models.text_encoders import TextEncoder, TunableTextEncoder
 from models.text_simulation.llm import LlmSettings, LlmTextSimulation
 from models.text_simulation.student import StudentTextSimulation
-from trainer.corpus import Corpus, Features
+from trainer.corpus import Clip, Corpus, CorpusError
 from trainer.data.samples import FrameShapes
+from trainer.data.statistics import Modality
 from trainer.features.extraction import existing_store
-from trainer.features.extractors import Extractor, FeatureExtractor
+from trainer.features.extractors import Extractor, FeatureExtractor, Name, fits_half
 from trainer.features.media import MediaReader
 from trainer.features.pictures import CropExtractor, ImageFrameExtractor
 from trainer.features.sound import (
@@ -94,7 +97,7 @@ class Assembly:
             choice: EncoderChoice = getattr(encoders, modality)
             if choice.kind != "none" and modality in self.corpus.modalities:
                 add(choice)
-        if "audio" in self.corpus.modalities:
+        if encoders.audio.kind != "none" or encoders.text_simulation.kind == "features":
             self._add_simulation()
         if not self.extractors:
             raise AssemblyError(
@@ -118,6 +121,23 @@ class Assembly:
             self.recipe.encoders.text_simulation.kind == "student" and "audio" in names
         )
 
+    @property
+    def standardised(self) -> dict[Modality, str]:
+        """Stored frames by modality, of the modalities that are brought to one scale."""
+        stored = {extractor.name for extractor in self.extractors}
+        names: dict[Modality, tuple[Name, ...]] = {
+            "audio": ("audio",),
+            "text": ("text", "simulated_text"),
+            "video": ("video",),
+        }
+        found: dict[Modality, str] = {}
+        for modality, candidates in names.items():
+            choice: EncoderChoice = getattr(self.recipe.encoders, modality)
+            there = [name for name in candidates if name in stored]
+            if choice.standardised and there:
+                found[modality] = there[0]
+        return found
+
     def model(self) -> SentimentModel:
         """A fresh model, in the state of torch's generator."""
         encoders, shapes = self.recipe.encoders, self.shapes
@@ -136,9 +156,12 @@ class Assembly:
         if encoders.text_simulation.kind == "student" and "audio" in names:
             student = StudentTextSimulation(student_spec(dim=text_dim), audio_dim)
         video_dim = self.video_spec.dim if self.video_spec else shapes.video[0]
-        options = self.recipe.network.model_dump()
         spec_of_network = NetworkSpec(
-            audio_dim=audio_dim, text_dim=text_dim, video_dim=video_dim, **options
+            audio_dim=audio_dim,
+            text_dim=text_dim,
+            video_dim=video_dim,
+            standardised=tuple(self.standardised),
+            **self.recipe.network.model_dump(),
         )
         return SentimentModel(
             SentimentNetwork(spec_of_network),
@@ -182,7 +205,7 @@ class Assembly:
 
     def _add_audio(self, choice: EncoderChoice) -> None:
         if choice.kind == "features":
-            self.extractors.append(FeatureExtractor("audio", self._feature_dim("audio")))
+            self.extractors.append(self._features("audio"))
             return
         if choice.kind == "embedded":
             self.audio_spec = voice_spec()
@@ -207,7 +230,7 @@ class Assembly:
 
     def _add_text(self, choice: EncoderChoice) -> None:
         if choice.kind == "features":
-            self.extractors.append(FeatureExtractor("text", self._feature_dim("text")))
+            self.extractors.append(self._features("text"))
             return
         if choice.kind == "transformers":
             source = _source(choice)
@@ -239,7 +262,7 @@ class Assembly:
 
     def _add_video(self, choice: EncoderChoice) -> None:
         if choice.kind == "features":
-            self.extractors.append(FeatureExtractor("video", self._feature_dim("video")))
+            self.extractors.append(self._features("video"))
             return
         if choice.kind == "embedded":
             self.video_spec = face_spec()
@@ -264,7 +287,11 @@ class Assembly:
 
     def _add_simulation(self) -> None:
         choice = self.recipe.encoders.text_simulation
-        if choice.kind == "bundle":
+        if choice.kind == "features":
+            self.extractors.append(self._features("simulated_text"))
+        elif "audio" not in self.corpus.modalities:
+            return
+        elif choice.kind == "bundle":
             bundle = self._open(choice.source)
             modules, config = load_modules(bundle), bundle.config
             voice, student = modules.get("audio_encoder"), modules.get("text_simulation")
@@ -321,15 +348,43 @@ class Assembly:
             self._opened[name] = bundles.open(path)
         return self._opened[name]
 
-    def _feature_dim(self, modality: str) -> int:
-        for clip in self.corpus.clips:
-            source = getattr(clip, modality)
-            if isinstance(source, Features):
-                return int(source.read()[0].shape[1])
-        raise FeatureError(
-            f"{self.corpus.name}: {modality}: encoders.{modality}.kind is 'features', but the "
-            f"corpus brings none: expected 'embedded', 'transformers' or 'none'"
-        )
+    def _features(self, name: Name) -> FeatureExtractor:
+        """The corpus's own features of a modality, as wide as its clips' are.
+
+        Raises:
+            FeatureError: it brings none, or of different widths.
+        """
+        having = [clip for clip in self.corpus.clips if clip.features(name) is not None]
+        if not having:
+            raise FeatureError(
+                f"{self.corpus.name}: {name}: encoders.{name}.kind is 'features', but the "
+                f"corpus brings none: expected 'embedded', 'bundle', 'transformers' or 'none'"
+            )
+        firsts = {(clip.corpus, clip.split): clip for clip in reversed(having)}
+        widths: dict[int, str] = {}
+        for (corpus, split), clip in firsts.items():
+            rows = _rows(clip, name)
+            if rows is not None:
+                widths.setdefault(rows.shape[1], f"{corpus} ({split})")
+        if len(widths) != 1:
+            listed = ", ".join(f"{width} in {where}" for width, where in widths.items())
+            raise FeatureError(
+                f"{self.corpus.name}: {name}: expected features of one width, got "
+                f"{listed or 'none that can be read'}"
+            )
+        sampled = (_rows(clip, name) for clip in having[:: max(1, len(having) // 32)])
+        alike = [rows for rows in sampled if rows is not None and rows.shape[1] in widths]
+        dtype = "float16" if alike and fits_half(alike) else "float32"
+        return FeatureExtractor(name, next(iter(widths)), dtype)
+
+
+def _rows(clip: Clip, name: Name) -> NDArray[np.float32] | None:
+    """A clip's own features, None where they cannot be read."""
+    source = clip.features(name)
+    try:
+        return None if source is None else source.read()[0]
+    except CorpusError:
+        return None
 
 
 def usable(corpus: Corpus, recipe: Recipe, only: Sequence[str] = ()) -> Corpus:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainer.checkpoint import Checkpoint, Epoch, History
+from trainer.checkpoint import Checkpoint, CheckpointError, Epoch, History, Within
 from trainer.data.batches import Batch, Batches
-from trainer.distributed import Team
+from trainer.distributed import Team, share_norms
 from trainer.evaluation.metrics import regression_metrics
 from trainer.evaluation.prediction import Flow, View, predict
 from trainer.losses import LossTerms, LossWeights, distillation, double_flow, naming, probing
@@ -27,6 +29,10 @@ FLOWS: tuple[Flow, ...] = ("complete", "missing_text")
 
 class FitError(Exception):
     """A run that cannot go on: no data, or a loss that is not a number."""
+
+
+class StoppedError(Exception):
+    """Asked to stop (SIGTERM): a checkpoint was written, and the same command goes on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +48,31 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise FitError(f"training.device: expected auto, cpu or cuda[:N], got {name!r}") from None
+    cards = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= cards:
+        raise FitError(
+            f"training.device: expected a device of this machine (cpu"
+            f"{', cuda' if cards else ''}), got {name!r}: torch finds {cards} GPUs"
+        )
+    return device
+
+
+def set_threads(threads: int) -> None:
+    """Threads of torch's arithmetic; 0: half of the cores that this process may use.
+
+    On a machine that others use, too, threads in step wait for the slowest of them.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(threads or max(1, (usable or 1) // 2))
 
 
 def learning_rate(settings: Optimiser, epoch: int, epochs: int) -> float:
     """Linear warm-up over the first epochs, then a step decay (facts: paper, Training).
 
+    The last epoch of the warm-up has the full rate, and counts as the first before the decay.
     A cosine schedule goes from the full rate to 0 over the rest of the ``epochs``.
     """
     if epoch < settings.warmup_epochs:
@@ -57,7 +80,8 @@ def learning_rate(settings: Optimiser, epoch: int, epochs: int) -> float:
     if settings.schedule == "cosine":
         done = (epoch - settings.warmup_epochs + 0.5) / max(1, epochs - settings.warmup_epochs)
         return settings.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
-    steps = (epoch - settings.warmup_epochs) // settings.decay_every_epochs
+    first_full = max(0, settings.warmup_epochs - 1)
+    steps = (epoch - first_full) // settings.decay_every_epochs
     return float(settings.learning_rate * settings.decay**steps)
 
 
@@ -104,6 +128,16 @@ def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> L
     return terms
 
 
+@dataclass(frozen=True, eq=False)
+class Hooks:
+    """What the loop tells, and asks, of those outside it."""
+
+    on_batch: Callable[[], None] = lambda: None
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    stopping: Callable[[], bool] = lambda: False
+    """Asked after each batch; True: write a checkpoint and raise ``StoppedError``."""
+
+
 def fit(
     model: SentimentModel,
     train: Batches,
@@ -112,8 +146,8 @@ def fit(
     folder: Path,
     seed: int,
     team: Team | None = None,
-    on_batch: Callable[[], None] = lambda: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    hooks: Hooks | None = None,
+    data: str = "",
 ) -> Fitted:
     """Train one seed to its best validation epoch, resuming from ``folder`` where it stopped.
 
@@ -125,66 +159,183 @@ def fit(
         folder: checkpoints and TensorBoard logs of this seed.
         seed: of shuffling, hiding and dropout.
         team: the processes that train together.
-        on_batch: told after each batch.
-        on_epoch: told after each epoch.
+        hooks: told of progress, asked whether to stop.
+        data: digest of what is trained and validated on.
 
     Raises:
         FitError: an empty split, or a loss that is not finite.
-        CheckpointError: the folder holds a run of another recipe.
+        CheckpointError: the folder holds a run of another recipe or data, or the disk is full.
+        StoppedError: asked to stop.
     """
     if len(train.samples) == 0 or len(valid.samples) == 0:
         raise FitError(
             f"expected clips to train and validate on, got {len(train.samples)} train and "
             f"{len(valid.samples)} valid"
         )
-    team = team or Team()
-    device = choose_device(recipe.training.device)
-    model.to(device)
-    team.agree([*model.parameters(), *model.buffers()])
-    settings = recipe.optimiser
-    optimiser = torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )
-    history, best = History(), _copy(model)
-    path, identity = folder / CHECKPOINT, _identity(recipe)
-    if path.is_file():
-        saved = Checkpoint.load(path, identity, seed)
-        model.load_state_dict(saved.model)
-        optimiser.load_state_dict(saved.optimiser)
-        history, best = saved.history, saved.best_model
-    while not finished(history, recipe):
-        epoch = len(history.epochs)
-        done = _run_epoch(model, optimiser, train, valid, recipe, seed, epoch, team, on_batch)
-        score = _selection_score(done)
-        history = replace(history, epochs=(*history.epochs, done))
-        if score < history.best_score:
-            history = replace(history, best_epoch=epoch, best_score=score)
-            best = _copy(model)
-        if team.leads:
-            _log(folder, done)
-            folder.mkdir(parents=True, exist_ok=True)
-            state = optimiser.state_dict()
-            Checkpoint(identity, seed, _copy(model), state, history, best).save(path)
-        on_epoch(done)
-    model.load_state_dict(best)
-    return Fitted(best, history)
+    team, hooks = team or Team(), hooks or Hooks()
+    loop = _Loop(model, train, valid, recipe, folder, seed, team, hooks, data)
+    return loop.run()
 
 
-def load_fitted(path: Path, recipe: Recipe, seed: int) -> Fitted:
+class _Loop:
+    """The state of a fit that goes from epoch to epoch, or from a checkpoint on."""
+
+    def __init__(
+        self,
+        model: SentimentModel,
+        train: Batches,
+        valid: Batches,
+        recipe: Recipe,
+        folder: Path,
+        seed: int,
+        team: Team,
+        hooks: Hooks,
+        data: str,
+    ) -> None:
+        self.model, self.train, self.valid = model, train, valid
+        self.recipe, self.folder, self.seed = recipe, folder, seed
+        self.team, self.hooks, self.data = team, hooks, data
+        self.path = folder / CHECKPOINT
+        self.device = choose_device(recipe.training.device)
+        share_norms(model, team)
+        model.to(self.device)
+        team.agree([*model.parameters(), *model.buffers()])
+        settings = recipe.optimiser
+        self.optimiser = torch.optim.Adam(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.history, self.best = History(), _copy(model)
+        self.within: Within | None = None
+        self.saved_at = time.monotonic()
+        if self.path.is_file():
+            saved = Checkpoint.load(self.path, identity(recipe), seed, data)
+            done = len(saved.history.epochs)
+            if done > recipe.training.epochs:
+                raise CheckpointError(
+                    f"{self.path}: trained for {done} epochs, training.epochs asks for "
+                    f"{recipe.training.epochs}: give another --out for a shorter run"
+                )
+            model.load_state_dict(saved.model)
+            self.optimiser.load_state_dict(saved.optimiser)
+            self.history, self.best, self.within = saved.history, saved.best_model, saved.within
+
+    def run(self) -> Fitted:
+        """Every epoch that is left."""
+        while not finished(self.history, self.recipe):
+            epoch = len(self.history.epochs)
+            done = self._epoch(epoch)
+            # Every process scores the split itself; the last bits of a sum may differ between
+            # them, the choice of the best epoch and of when to stop may not.
+            score = self.team.one(_selection_score(done))
+            self.history = replace(self.history, epochs=(*self.history.epochs, done))
+            if score < self.history.best_score:
+                self.history = replace(self.history, best_epoch=epoch, best_score=score)
+                self.best = _copy(self.model)
+            self._save(None)
+            if self.team.leads:
+                _log(self.folder, done)
+            self.hooks.on_epoch(done)
+        self.model.load_state_dict(self.best)
+        return Fitted(self.best, self.history)
+
+    def _epoch(self, epoch: int) -> Epoch:
+        started, model = time.perf_counter(), self.model
+        rate = learning_rate(self.recipe.optimiser, epoch, self.recipe.training.epochs)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        # Every epoch has a generator state of its own, so that a resumed run draws the same.
+        drawn = np.random.default_rng([self.seed, epoch, self.team.rank]).integers(2**31)
+        torch.manual_seed(int(drawn))
+        ran, before, sums = 0, 0.0, dict[str, float]()
+        if self.within is not None:
+            ran, before, sums = self.within.batches, self.within.seconds, self.within.sums
+            _set_generators(self.within.generators[self.team.rank])
+            self.within = None
+        model.train()
+        for batch in self.train.epoch(epoch, ran, self.recipe.training.workers):
+            for name, value in self._step(batch.to(self.device), epoch).items():
+                sums[name] = sums.get(name, 0.0) + value
+            ran += 1
+            self.hooks.on_batch()
+            self._save_within(ran, sums, before + time.perf_counter() - started)
+        means = {name: value / ran for name, value in sums.items()}
+        figures = _validate(model, self.valid, self.device)
+        return Epoch(epoch, rate, means, figures, before + time.perf_counter() - started)
+
+    def _step(self, batch: Batch, epoch: int) -> dict[str, float]:
+        """One step; the terms of its loss."""
+        model, recipe = self.model, self.recipe
+        half = recipe.training.mixed_precision and self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            terms = batch_loss(model, batch, recipe.loss, self.team)
+        if self.team.any(not bool(terms.total.isfinite())):
+            faults = {name: float(value) for name, value in terms.parts.items()}
+            raise FitError(f"epoch {epoch}: the loss is {terms.total.item()}: {faults}")
+        self.optimiser.zero_grad(set_to_none=True)
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        self.team.sum_gradients(model, len(batch.valence))
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
+        self.optimiser.step()
+        return {"total": float(terms.total.detach())} | {
+            name: float(value) for name, value in terms.parts.items()
+        }
+
+    def _save_within(self, batches: int, sums: dict[str, float], seconds: float) -> None:
+        """A checkpoint within the epoch: where asked to stop, and every few minutes."""
+        stopping = self.team.any(self.hooks.stopping())
+        waited = time.monotonic() - self.saved_at
+        due = self.team.any(waited > 60 * self.recipe.training.checkpoint_minutes)
+        if not (stopping or due):
+            return
+        generators = self.team.collect(_generators())
+        self._save(Within(batches, dict(sums), seconds, generators))
+        if stopping:
+            raise StoppedError(
+                f"{self.path}: stopped by a signal; the same command goes on from there"
+            )
+
+    def _save(self, within: Within | None) -> None:
+        self.saved_at = time.monotonic()
+        if self.team.leads:
+            state = self.optimiser.state_dict()
+            Checkpoint(
+                identity(self.recipe),
+                self.data,
+                self.seed,
+                _copy(self.model),
+                state,
+                self.history,
+                self.best,
+                within,
+            ).save(self.path)
+
+
+def load_fitted(path: Path, recipe: Recipe, seed: int, data: str | None = None) -> Fitted:
     """What a checkpoint holds of a seed, finished or not.
 
     Raises:
-        CheckpointError: unreadable, or of another recipe or seed.
+        CheckpointError: unreadable, or of another recipe, seed or data (None: any).
     """
-    saved = Checkpoint.load(path, _identity(recipe), seed)
+    saved = Checkpoint.load(path, identity(recipe), seed, data)
     return Fitted(saved.best_model, saved.history)
 
 
-def _identity(recipe: Recipe) -> str:
-    """What a checkpoint must have in common with the run that goes on with it."""
-    return recipe.model_dump_json(exclude={"training": {"seeds", "device"}})
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on with it.
+
+    Not what may change on the way: how long to train (but a cosine's end), on what machine, and
+    what is measured afterwards.
+    """
+    free = {
+        "seeds", "device", "robustness", "patience", "threads", "workers",
+        "checkpoint_minutes", "compile",
+    }  # fmt: skip
+    if recipe.optimiser.schedule == "step":
+        free.add("epochs")
+    excluded: dict[str, Any] = {"name": True, "licence": True, "stages": True, "training": free}
+    return recipe.model_dump(mode="json", exclude=excluded)
 
 
 def finished(history: History, recipe: Recipe) -> bool:
@@ -194,43 +345,8 @@ def finished(history: History, recipe: Recipe) -> bool:
     return done >= recipe.training.epochs or (done > 0 and waited >= recipe.training.patience)
 
 
-def _run_epoch(
-    model: SentimentModel,
-    optimiser: torch.optim.Optimizer,
-    train: Batches,
-    valid: Batches,
-    recipe: Recipe,
-    seed: int,
-    epoch: int,
-    team: Team,
-    on_batch: Callable[[], None],
-) -> Epoch:
-    started = time.perf_counter()
-    device = next(model.parameters()).device
-    # Every epoch has a generator state of its own, so that a resumed run draws the same dropout.
-    torch.manual_seed(int(np.random.default_rng([seed, epoch, team.rank]).integers(2**31)))
-    rate = learning_rate(recipe.optimiser, epoch, recipe.training.epochs)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    model.train()
-    sums: dict[str, float] = {}
-    for batch in train.epoch(epoch):
-        batch = batch.to(device)
-        half = recipe.training.mixed_precision and device.type == "cuda"
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            terms = batch_loss(model, batch, recipe.loss, team)
-        if not bool(terms.total.isfinite()):
-            faults = {name: float(value) for name, value in terms.parts.items()}
-            raise FitError(f"epoch {epoch}: the loss is {terms.total.item()}: {faults}")
-        optimiser.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        team.sum_gradients(model, len(batch.valence))
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
-        optimiser.step()
-        for name, value in {"total": terms.total.detach(), **terms.parts}.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        on_batch()
-    means = {name: value / len(train) for name, value in sums.items()}
+def _validate(model: SentimentModel, valid: Batches, device: torch.device) -> dict[str, float]:
+    """MAE and Corr of both flows, per corpus where there are several."""
     figures = {}
     for flow in FLOWS:
         found = predict(model, valid.samples, valid.shapes, View(flow), device, valid.size)
@@ -241,7 +357,21 @@ def _run_epoch(
                 name = f"{flow}/{corpus}" if len(parts) > 1 else flow
                 figures[f"{name}/mae"] = metrics.mae
                 figures[f"{name}/corr"] = metrics.corr
-    return Epoch(epoch, rate, means, figures, time.perf_counter() - started)
+    return figures
+
+
+def _generators() -> list[torch.Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _has_gpu() else [])]
+
+
+def _set_generators(states: list[torch.Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if _has_gpu() and len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available()
 
 
 def _selection_score(epoch: Epoch) -> float:

@@ -22,6 +22,7 @@ from models.text_simulation.student import StudentTextSimulation
 from trainer.augmentation import FaceJitter, MelNoise
 from trainer.corpus.clip import EMOTIONS
 from trainer.data.batches import Batch
+from trainer.distributed import SharedNorm
 from trainer.recipe import Augmentation, Loss
 
 
@@ -228,11 +229,16 @@ def run_sequence(
 def run_images(encoder: FaceEncoder, crops: Tensor, mask: Tensor, dim: int) -> Tensor:
     """Run an image encoder over the unmasked crops of [B, T, C, S, S]; frames [B, T, dim]."""
     frames = crops.new_zeros((*mask.shape, dim))
-    if bool(mask.any()):
+    if bool(mask.any()) or shares_norms(encoder):
         encoded = encoder(crops[mask].contiguous(memory_format=torch.channels_last))
         frames = frames.to(encoded.dtype)
         frames[mask] = encoded
     return frames
+
+
+def shares_norms(module: nn.Module) -> bool:
+    """Whether other processes wait for this one's moments, even if it has no row."""
+    return module.training and any(isinstance(part, SharedNorm) for part in module.modules())
 
 
 def weights_digest(module: nn.Module) -> str:

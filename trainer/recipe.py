@@ -11,12 +11,22 @@ import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from models.spec import MODALITIES
+from trainer.corpus import Corpus
 
 BUILT_IN = Path(__file__).parent / "recipes"
 STAGE = "stage:"
+PACKAGED = "default"
+"""The bundle that comes with the product."""
 
 
 class RecipeError(Exception):
@@ -43,6 +53,14 @@ class EncoderChoice(Section):
     source: str | None = None
     layer: int = -1
     rank: int = Field(0, ge=0)
+    standardise: bool | None = None
+    """Bring each column of the frames to one scale, by the training split; None: the corpus's
+    own features only, whose columns are in units of their own."""
+
+    @property
+    def standardised(self) -> bool:
+        """Whether the frames' columns are brought to one scale."""
+        return self.kind == "features" if self.standardise is None else self.standardise
 
     @model_validator(mode="after")
     def _source_where_needed(self) -> EncoderChoice:
@@ -50,6 +68,8 @@ class EncoderChoice(Section):
             raise ValueError(
                 "source goes with kind = 'transformers' (a model's name or path) or 'bundle'"
             )
+        if self.standardise and self.kind in ("none", "embedded"):
+            raise ValueError("standardise goes with frames that are stored, not 'embedded'")
         if self.rank and self.kind != "transformers":
             raise ValueError("rank goes with kind = 'transformers'")
         return self
@@ -58,12 +78,12 @@ class EncoderChoice(Section):
 class TextSimulationChoice(Section):
     """How text is simulated from the voice.
 
-    ``student`` trains the small network along; ``bundle`` takes a trained one; ``llm`` has the
-    language model ``source`` recognise what the speech model ``speech`` hears, through an
-    ``adapter`` (the paper's way).
+    ``student`` trains the small network along; ``bundle`` takes a trained one; ``features`` takes
+    states that the corpus brings; ``llm`` has the language model ``source`` recognise what the
+    speech model ``speech`` hears, through an ``adapter`` (the paper's way).
     """
 
-    kind: Literal["none", "student", "bundle", "llm"] = "none"
+    kind: Literal["none", "student", "bundle", "features", "llm"] = "none"
     source: str | None = None
     speech: str | None = None
     adapter: str | None = None
@@ -88,6 +108,8 @@ class Encoders(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Encoders:
+        if self.audio.kind == "none" and self.text_simulation.kind not in ("none", "features"):
+            raise ValueError("text_simulation: text is simulated from audio, whose kind is 'none'")
         if self.text.kind == "embedded":
             raise ValueError("text.kind: expected 'features', 'transformers' or 'bundle'")
         if self.audio.rank or self.video.rank:
@@ -137,8 +159,15 @@ class Network(Section):
     mia_residual: Literal["text", "transition"] = "transition"
     bounded: bool = True
     quantiles: tuple[float, float] | None = (0.05, 0.95)
+    """Of the uncertainty head; "off": none, the interval is the calibration's alone."""
     dropout: float = Field(0.3, ge=0, lt=1)
     input_dropout: float = Field(0.5, ge=0, lt=1)
+
+    @field_validator("quantiles", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """TOML has no null."""
+        return None if value in ("off", "none", False) else value
 
 
 class Loss(Section):
@@ -191,6 +220,15 @@ class Augmentation(Section):
 
 class Training(Section):
     """The loop."""
+
+    threads: int = Field(0, ge=0)
+    """Of the CPU for arithmetic; 0: half of the cores that the process may use, at least one."""
+    workers: int = Field(0, ge=0)
+    """Processes that read and pad batches; 0: a thread does."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """A checkpoint within an epoch, too, this often; SIGTERM makes one at once."""
+    compile: bool = False
+    """Run the network through torch.compile: slow to start, faster steps on a GPU."""
 
     batch: int = Field(128, ge=1)
     epochs: int = Field(25, ge=1)
@@ -265,8 +303,13 @@ def load(recipe: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         tree: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, OSError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
-    for override in overrides:
+    return _resolve(tree, overrides, path.name)
+
+
+def _resolve(tree: dict[str, Any], overrides: tuple[str, ...], where: str) -> Recipe:
+    for override in sorted(overrides, key=_kinds_first):
         _apply(tree, override)
+    _drop_simulation(tree, overrides)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -274,7 +317,68 @@ def load(recipe: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (got {fault['input']!r})"
             for fault in error.errors()
         ]
-        raise RecipeError(f"{path.name}: " + "; ".join(faults)) from None
+        raise RecipeError(f"{where}: " + "; ".join(faults)) from None
+
+
+def choose(corpus: Corpus, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe that fits what a corpus brings: its features as they are, the rest encoded.
+
+    Sound, pictures and transcripts without features go through the encoders of the packaged
+    bundle, frozen: nothing is downloaded.
+
+    Raises:
+        RecipeError: an override that does not fit.
+    """
+    kinds = {modality: _kind(corpus, modality) for modality in MODALITIES}
+    encoded = [modality for modality, kind in kinds.items() if kind == "bundle"]
+    simulated: dict[str, str] = {"kind": "none"}
+    if any(clip.simulated_text is not None for clip in corpus.clips):
+        simulated = {"kind": "features"}
+    elif kinds["audio"] == "bundle" and kinds["text"] != "features":
+        simulated = {"kind": "bundle", "source": PACKAGED}
+    tree: dict[str, Any] = tomllib.loads((BUILT_IN / "features.toml").read_text())
+    tree["name"] = (
+        "features" if not encoded else "media" if len(set(kinds.values())) < 3 else "mixed"
+    )
+    tree["encoders"] = {
+        modality: {"kind": kind, **({"source": PACKAGED} if kind == "bundle" else {})}
+        for modality, kind in kinds.items()
+    }
+    tree["encoders"]["text_simulation"] = simulated
+    if encoded:
+        tree["augmentation"]["sub_window"] = 0.5
+    return _resolve(tree, overrides, "the chosen recipe")
+
+
+def _kind(corpus: Corpus, modality: str) -> str:
+    if any(clip.features(modality) is not None for clip in corpus.clips):
+        return "features"
+    return "bundle" if modality in corpus.modalities else "none"
+
+
+def with_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
+    """The recipe with another number of seeds."""
+    if seeds is None:
+        return recipe
+    return recipe.model_copy(
+        update={"training": recipe.training.model_copy(update={"seeds": seeds})}
+    )
+
+
+def _kinds_first(override: str) -> bool:
+    """Another kind drops the options of the one before, so it goes first."""
+    return not override.partition("=")[0].strip().endswith(".kind")
+
+
+def _drop_simulation(tree: dict[str, Any], overrides: tuple[str, ...]) -> None:
+    """Without a voice, no text can be simulated from it: leaving audio out leaves that out."""
+    encoders = tree.get("encoders")
+    if any(o.startswith("encoders.text_simulation") for o in overrides):
+        return
+    if any(o.replace(" ", "").startswith("encoders.audio.kind=none") for o in overrides):
+        assert isinstance(encoders, dict)  # the override has made it
+        if encoders.get("text_simulation", {}).get("kind") != "features":
+            encoders["text_simulation"] = {"kind": "none"}
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -290,4 +394,6 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(branch, {})
         if not isinstance(tree, dict):
             raise RecipeError(f"{override!r}: {branch!r} is a value, not a table")
+    if branches[:1] == ["encoders"] and leaf == "kind" and value != tree.get("kind"):
+        tree.clear()  # the source and the options were the other kind's
     tree[leaf] = value

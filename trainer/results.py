@@ -1,19 +1,28 @@
-"""Results: what every step of a run leaves in its folder, per seed, and which of it counts."""
+"""Results: what every step of a run leaves in its folder, per seed, and which of it counts.
+
+A result counts while the recipe, the data and the weights that it is about are the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from trainer.evaluation.calibrate import PatternMargin
 from trainer.evaluation.prediction import Predictions
-from trainer.fit import CHECKPOINT, Fitted, finished, load_fitted
+from trainer.fit import CHECKPOINT, Fitted, finished, identity, load_fitted
 from trainer.model import SentimentModel, weights_digest
 from trainer.recipe import Recipe
+
+VERSION = 1
+"""Changes with what the steps compute: older results are computed again."""
+Step = Literal["calibration", "evaluation"]
+STEPS: dict[Step, str] = {"calibration": "calibrate", "evaluation": "evaluate"}
 
 
 class PipelineError(Exception):
@@ -22,22 +31,40 @@ class PipelineError(Exception):
 
 @dataclass(frozen=True)
 class Results:
-    """The results of one recipe in a run's folder."""
+    """The results of one recipe in a run's folder.
+
+    Args:
+        run: folder.
+        recipe: resolved.
+        data: digest of the splits; None where they are not known (yet), and any will do.
+    """
 
     run: Path
     recipe: Recipe
+    data: str | None = None
 
     def seed_folder(self, seed: int) -> Path:
         """Where a seed's results lie."""
         return self.run / f"seed-{seed}"
 
-    def calibration(self, seed: int) -> Path:
-        """Margins of a seed."""
-        return self.seed_folder(seed) / "calibration.json"
+    def path(self, seed: int, step: Step) -> Path:
+        """A seed's result of a step."""
+        return self.seed_folder(seed) / f"{step}.json"
 
-    def evaluation(self, seed: int) -> Path:
-        """Figures of a seed."""
-        return self.seed_folder(seed) / "evaluation.json"
+    def require(self, step: str) -> None:
+        """Refuse a step whose precondition is missing, before any work.
+
+        Raises:
+            PipelineError: names the step to run first.
+            CheckpointError: a seed's training cannot be read, or is another recipe's.
+        """
+        for seed in range(self.recipe.training.seeds):
+            if step in ("calibrate", "evaluate", "export", "report"):
+                self.fitted(seed)
+            if step in ("evaluate", "export", "report"):
+                self.read(seed, "calibration")
+            if step in ("export", "report"):
+                self.read(seed, "evaluation")
 
     def fitted(self, seed: int) -> Fitted:
         """A seed that is trained to its end.
@@ -48,21 +75,20 @@ class Results:
         path = self.seed_folder(seed) / CHECKPOINT
         if not path.is_file():
             raise PipelineError(f"{path}: seed {seed} is not trained yet: run `fit` first")
-        fitted = load_fitted(path, self.recipe, seed)
+        fitted = load_fitted(path, self.recipe, seed, self.data)
         if not finished(fitted.history, self.recipe):
             raise PipelineError(f"{path}: seed {seed} is not trained to its end: run `fit` first")
         return fitted
 
     def best_seed(self) -> int:
         """The seed with the best validation score."""
-        scores = [
-            self.fitted(seed).history.best_score for seed in range(self.recipe.training.seeds)
-        ]
+        seeds = range(self.recipe.training.seeds)
+        scores = [self.fitted(seed).history.best_score for seed in seeds]
         return int(np.argmin(scores))
 
     def margins(self, seed: int) -> list[PatternMargin]:
         """Calibration margins of a seed."""
-        tree = self.read(self.calibration(seed), "calibrate")
+        tree = self.read(seed, "calibration")
         return [PatternMargin(**row) for row in tree["margins"]]
 
     def predictions(self, seed: int) -> Predictions:
@@ -89,27 +115,60 @@ class Results:
             high=found.high,
         )
 
-    def read(self, path: Path, step: str) -> dict[str, Any]:
+    def corpus(self) -> dict[str, Any]:
+        """What the report says of the clips; written by ``evaluate``."""
+        path = self.run / "corpus.json"
+        found = _load(path) if path.is_file() else None
+        if found is None:
+            raise PipelineError(f"{path}: not there, or damaged: run `evaluate` first")
+        return found
+
+    def keep_corpus(self, described: dict[str, Any]) -> None:
+        """Write what the report says of the clips."""
+        (self.run / "corpus.json").write_text(json.dumps(described, indent=2) + "\n")
+
+    def read(self, seed: int, step: Step) -> dict[str, Any]:
         """A step's result.
 
         Raises:
-            PipelineError: the step was not done.
+            PipelineError: the step was not done, or its file is damaged.
         """
+        path = self.path(seed, step)
         if not path.is_file():
-            raise PipelineError(f"{path}: not there yet: run `{step}` first")
-        found: dict[str, Any] = json.loads(path.read_text())
+            raise PipelineError(f"{path}: not there yet: run `{STEPS[step]}` first")
+        found = _load(path)
+        if found is None:
+            raise PipelineError(
+                f"{path}: cut off or damaged: remove it and run `{STEPS[step]}` again"
+            )
         return found
 
-    def keep(self, path: Path, model: SentimentModel, result: dict[str, Any]) -> None:
-        """Write a result about a model's weights, atomically."""
+    def keep(self, seed: int, step: Step, model: SentimentModel, result: dict[str, Any]) -> None:
+        """Write a step's result, atomically."""
+        path = self.path(seed, step)
         partial = path.with_suffix(".part")
-        partial.write_text(
-            json.dumps({"weights": weights_digest(model), **result}, indent=2) + "\n"
-        )
+        tree = {"key": self._key(seed, step, model), **result}
+        partial.write_text(json.dumps(tree, indent=2) + "\n")
         partial.replace(path)
 
-    def is_fresh(self, path: Path, model: SentimentModel) -> bool:
-        """Whether a result is there and is about these weights."""
-        if not path.is_file():
-            return False
-        return bool(json.loads(path.read_text()).get("weights") == weights_digest(model))
+    def is_fresh(self, seed: int, step: Step, model: SentimentModel) -> bool:
+        """Whether a result is there and is about this recipe, these data and these weights."""
+        path = self.path(seed, step)
+        found = _load(path) if path.is_file() else None
+        return found is not None and found.get("key") == self._key(seed, step, model)
+
+    def _key(self, seed: int, step: Step, model: SentimentModel) -> dict[str, Any]:
+        told: list[Any] = [VERSION, identity(self.recipe)]
+        if step == "evaluation":
+            told += [self.recipe.training.robustness, self.read(seed, "calibration")["margins"]]
+        recipe = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        return {"recipe": recipe, "data": self.data, "weights": weights_digest(model)}
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """A file's tree; None where it is damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError):
+        return None
+    return found if isinstance(found, dict) else None

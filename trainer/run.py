@@ -6,10 +6,11 @@ stopped, and so that each step can be asked for by itself.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import tempfile
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ import torch
 from models.bundle import CONFIG
 from models.calibration import Calibration, PatternCalibration
 from models.export import Label, write_bundle
+from models.spec import MODALITIES
+from models.umca import Standardisation
+from trainer.checkpoint import Epoch
 from trainer.corpus import SPLITS, Corpus
 from trainer.data.batches import Batches
 from trainer.data.clips import PAIRS, StoredSamples, pair
+from trainer.data.statistics import ColumnStatistics, Modality, column_statistics
 from trainer.distributed import Team
 from trainer.encoders import Assembly, usable
 from trainer.evaluation import report as reports
@@ -29,12 +34,13 @@ from trainer.evaluation.card import card
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.prediction import Predictions, View, predict
 from trainer.features.extraction import Extraction, extract
-from trainer.fit import Fitted, choose_device, fit
+from trainer.fit import Fitted, Hooks, choose_device, fit
 from trainer.model import SentimentModel
 from trainer.progress import Progress
-from trainer.recipe import Recipe
+from trainer.recipe import STAGE, Recipe, Stage
 from trainer.recipe import load as load_recipe
-from trainer.results import Results
+from trainer.results import PipelineError, Results
+from trainer.stop import Stop
 
 VERSION = "1"
 
@@ -59,6 +65,14 @@ class Data:
     valid: StoredSamples
     test: StoredSamples
     extraction: Extraction
+    statistics: Mapping[Modality, ColumnStatistics]
+    """Of the columns of the modalities that are brought to one scale."""
+
+    @property
+    def digest(self) -> str:
+        """Short digest of all splits."""
+        told = "/".join(samples.digest for samples in (self.train, self.valid, self.test))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @property
     def train_labels(self) -> dict[str, Any]:
@@ -78,6 +92,10 @@ class Pipeline:
         stages: bundles of stages that came before, by name.
         overrides: ``stage:key=value`` for the recipes of stages.
         team: processes that train together.
+        stop: asked within training whether to stop.
+
+    Raises:
+        PipelineError: a split is missing, or ``places.out`` cannot be written.
     """
 
     def __init__(
@@ -90,17 +108,19 @@ class Pipeline:
         stages: dict[str, Path] | None = None,
         overrides: tuple[str, ...] = (),
         team: Team | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.whole = corpus
         self.corpus = usable(corpus, recipe, only)
+        _require_splits(self.corpus)
         self.recipe = recipe
         self.places = places
         self.progress = progress
         self.stages = dict(stages or {})
         self.overrides = overrides
         self.team = team or Team()
-        self.results = Results(places.run, recipe)
-        self._keep_recipe()
+        self.stop = stop or Stop()
+        self._known = Results(places.run, recipe)
 
     def run(self) -> None:
         """Every step, in order."""
@@ -111,21 +131,31 @@ class Pipeline:
 
     def train_stages(self) -> None:
         """Train the recipe's stages that are not trained yet, each to a bundle of its own."""
-        for stage in self.recipe.stages:
-            own = tuple(
-                override.removeprefix(f"{stage.name}:")
-                for override in self.overrides
-                if override.startswith(f"{stage.name}:")
-            )
-            recipe = load_recipe(stage.recipe, own)
+        recipes = {stage: self._stage_recipe(stage) for stage in self.recipe.stages}
+        for stage in needed(self.recipe, recipes):
+            recipe = recipes[stage]
             folder = self.places.run / "stages" / stage.name
             places = Places(folder, folder.with_suffix(".run"), self.places.features)
             if not self._is_done(places, recipe):
                 self.progress.say(f"stage {stage.name}: {recipe.name}")
                 Pipeline(
-                    self.whole, recipe, places, self.progress, stage.corpora, self.stages
+                    self.whole,
+                    recipe,
+                    places,
+                    self.progress,
+                    stage.corpora,
+                    self.stages,
+                    stop=self.stop,
                 ).run()
             self.stages[stage.name] = folder
+
+    def _stage_recipe(self, stage: Stage) -> Recipe:
+        own = tuple(
+            override.removeprefix(f"{stage.name}:")
+            for override in self.overrides
+            if override.startswith(f"{stage.name}:")
+        )
+        return load_recipe(stage.recipe, own)
 
     @cached_property
     def assembly(self) -> Assembly:
@@ -136,24 +166,42 @@ class Pipeline:
     @cached_property
     def data(self) -> Data:
         """The splits, extracted where they are not stored yet."""
-        assembly = self.assembly
-        with self.progress.task("features", len(self.corpus.clips)) as advance:
+        assembly, team = self.assembly, self.team
+        clips = self.corpus.clips
+        with self.progress.task("features", len(clips)) as advance:
+            if team.size > 1:  # each extracts its share into the one store, then finds all of it
+                own = replace(self.corpus, clips=clips[team.rank :: team.size])
+                extract(own, assembly.extractors, self.places.features, advance)
+                team.wait()
             found = extract(self.corpus, assembly.extractors, self.places.features, advance)
         if found.unreadable:
             shown = "; ".join(found.unreadable[:3])
             self.progress.say(
-                f"{len(found.unreadable)} of {len(self.corpus.clips)} clips could not be read in "
+                f"{len(found.unreadable)} of {len(clips)} clips could not be read in "
                 f"every modality: {shown}"
             )
         if found.repaired:
             self.progress.say(f"{found.repaired} values were not finite and are 0 now")
+        for name, count in found.absent.items():
+            self.progress.say(f"{count:,} clips have {name} frames of zeros: taken as absent")
         settings = self.recipe.pairing
         splits = {}
         for number, split in enumerate(SPLITS):
-            clips = tuple(clip for clip in found.clips if clip.split == split)
-            clips += pair(clips, settings.share, settings.tolerance, number)
-            splits[split] = StoredSamples(clips, found.stores)
-        return Data(splits["train"], splits["valid"], splits["test"], found)
+            chosen = tuple(clip for clip in found.clips if clip.split == split)
+            chosen += pair(chosen, settings.share, settings.tolerance, number)
+            splits[split] = StoredSamples(chosen, found.stores)
+        train, valid, test = (splits[split] for split in SPLITS)
+        statistics = column_statistics(train, assembly.standardised)
+        data = Data(train, valid, test, found, statistics)
+        for name, told in self._clipped(data).items():
+            self.progress.say(f"{name}: {told}")
+        return data
+
+    @property
+    def results(self) -> Results:
+        """The results that count: with the data's digest once they are extracted."""
+        data = self.__dict__.get("data")
+        return self._known if data is None else replace(self._known, data=data.digest)
 
     def fit(self) -> tuple[Fitted, ...]:
         """Train every seed, resuming where each stopped."""
@@ -161,37 +209,42 @@ class Pipeline:
         training = self.recipe.training
         window_s = self.recipe.window_ms / 1000
         fitted = []
+        self._keep_recipe()
         for seed in range(training.seeds):
             torch.manual_seed(seed)
             model = self.assembly.model()
+            standardise(model, data.statistics)
             train = Batches(
                 data.train, shapes, training.batch, seed, self.recipe.augmentation, window_s
             )
             valid = Batches(data.valid, shapes, training.batch)
             title = f"{self.recipe.name}: seed {seed + 1} of {training.seeds}"
-            with self.progress.task(title, training.epochs * len(train)) as advance:
+            whole = self.progress.task(title, training.epochs * len(train))
+            with whole as advance, self.stop.within_training():
+                hooks = Hooks(advance, partial(self._say_epoch, seed), self.stop.asked)
+                folder = self.results.seed_folder(seed)
                 fitted.append(
                     fit(
                         model,
                         train,
                         valid,
                         self.recipe,
-                        self.results.seed_folder(seed),
+                        folder,
                         seed,
                         self.team,
-                        advance,
-                        lambda epoch, seed=seed: self.progress.say(  # type: ignore[misc]
-                            reports.epoch_line(f"{self.recipe.name} seed {seed}", epoch)
-                        ),
+                        hooks,
+                        data.digest,
                     )
                 )
         return tuple(fitted)
 
+    def _say_epoch(self, seed: int, epoch: Epoch) -> None:
+        self.progress.say(reports.epoch_line(f"{self.recipe.name} seed {seed}", epoch))
+
     def calibrate(self) -> None:
         """Margins of every seed, from the validation split."""
         for seed, model in self._trained():
-            path = self.results.calibration(seed)
-            if self.results.is_fresh(path, model):
+            if self.results.is_fresh(seed, "calibration", model):
                 continue
             with self.progress.task(f"calibration: seed {seed + 1}", 1) as advance:
                 margins = calibrate(
@@ -202,13 +255,14 @@ class Pipeline:
                     self.recipe.window_ms / 1000,
                 )
                 advance()
-            self.results.keep(path, model, {"margins": [asdict(margin) for margin in margins]})
+            kept = {"margins": [asdict(margin) for margin in margins]}
+            self.results.keep(seed, "calibration", model, kept)
 
     def evaluate(self) -> None:
         """Figures of every seed on the test split, and its predictions."""
+        self._describe_corpus()
         for seed, model in self._trained():
-            path = self.results.evaluation(seed)
-            if self.results.is_fresh(path, model):
+            if self.results.is_fresh(seed, "evaluation", model):
                 continue
             margins = self.results.margins(seed)
             with self.progress.task(f"evaluation: seed {seed + 1}", 1) as advance:
@@ -227,7 +281,7 @@ class Pipeline:
                 predicted = self._test_predictions(model)
                 advance()
             self.results.keep_predictions(seed, predicted)
-            self.results.keep(path, model, {"evaluation": found.to_json()})
+            self.results.keep(seed, "evaluation", model, {"evaluation": found.to_json()})
 
     def export(self) -> None:
         """The best seed's bundle, with card, recipe and report."""
@@ -269,25 +323,21 @@ class Pipeline:
         """
         evaluations, histories = [], []
         for seed in range(self.recipe.training.seeds):
-            tree = self.results.read(self.results.evaluation(seed), "evaluate")
+            tree = self.results.read(seed, "evaluation")
             evaluations.append(Evaluation.from_json(tree["evaluation"]))
             histories.append(self.results.fitted(seed).history)
         best = self.results.best_seed()
         return reports.Run(
             name=self.recipe.name,
             recipe=self.recipe.model_dump(mode="json"),
-            corpus=self._describe_corpus(),
+            corpus=self.results.corpus(),
             histories=tuple(histories),
             evaluations=tuple(evaluations),
             margins=tuple(self.results.margins(best)),
             predictions=self.results.predictions(best),
         )
 
-    def _describe_corpus(self) -> dict[str, Any]:
-        path = self.places.run / "corpus.json"
-        if path.is_file():
-            found: dict[str, Any] = json.loads(path.read_text())
-            return found
+    def _describe_corpus(self) -> None:
         extraction = self.data.extraction
         described: dict[str, Any] = {}
         for name in dict.fromkeys(clip.corpus for clip in extraction.clips):
@@ -303,8 +353,19 @@ class Pipeline:
             f"{extraction.bare:,} (unreadable in some modality: {len(extraction.unreadable):,}; "
             f"values repaired: {extraction.repaired:,})"
         )
-        path.write_text(json.dumps(described, indent=2) + "\n")
-        return described
+        for name, count in extraction.absent.items():
+            described[f"clips without {name}"] = f"{count:,} whose frames are zeros throughout"
+        self.results.keep_corpus(described | self._clipped(self.data))
+
+    def _clipped(self, data: Data) -> dict[str, str]:
+        """How much of each modality that is brought to one scale lies beyond the clip."""
+        told = {}
+        for modality, known in data.statistics.items():
+            if known.clipped:
+                share = f"{known.clipped:,} of {known.values:,} values looked at"
+                limit = Standardisation.LIMIT
+                told[f"{modality} values clipped"] = f"{share}, beyond {limit:g} deviations (train)"
+        return told
 
     def _test_predictions(self, model: SentimentModel) -> Predictions:
         device = next(model.parameters()).device
@@ -320,8 +381,8 @@ class Pipeline:
         return model.to(choose_device(self.recipe.training.device)).eval()
 
     def _keep_recipe(self) -> None:
-        self.places.run.mkdir(parents=True, exist_ok=True)
         if self.team.leads:
+            self.places.run.mkdir(parents=True, exist_ok=True)
             self.recipe.save(self.places.run / "recipe.json")
 
     def _is_done(self, places: Places, recipe: Recipe) -> bool:
@@ -332,13 +393,34 @@ class Pipeline:
         return load_recipe(kept) == recipe
 
 
-def with_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
-    """The recipe with another number of seeds."""
-    if seeds is None:
-        return recipe
-    return replace_training(recipe, seeds=seeds)
+def needed(recipe: Recipe, stages: Mapping[Stage, Recipe]) -> tuple[Stage, ...]:
+    """The stages that an encoder is taken from, here or in a needed stage; in order."""
+    sources = _sources(recipe)
+    found: list[Stage] = []
+    for stage in reversed(recipe.stages):
+        if f"{STAGE}{stage.name}" in sources:
+            found.append(stage)
+            sources |= _sources(stages[stage])
+    return tuple(reversed(found))
 
 
-def replace_training(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with other values in its ``training`` table."""
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
+def _sources(recipe: Recipe) -> set[str | None]:
+    encoders = recipe.encoders
+    choices = (encoders.audio, encoders.text, encoders.video, encoders.text_simulation)
+    return {choice.source for choice in choices if choice.kind == "bundle"}
+
+
+def _require_splits(corpus: Corpus) -> None:
+    counts = {split: len(corpus.split(split)) for split in SPLITS}
+    if not all(counts.values()):
+        listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+        raise PipelineError(f"{corpus.name}: expected clips to train, valid and test, got {listed}")
+
+
+def standardise(model: SentimentModel, statistics: Mapping[Modality, ColumnStatistics]) -> None:
+    """Put the columns' centre and scale into the model's projections."""
+    for modality, known in statistics.items():
+        part = model.network.get_submodule(f"projections.{MODALITIES.index(modality)}.standardise")
+        if isinstance(part, Standardisation):
+            part.centre.copy_(torch.from_numpy(known.centre))
+            part.scale.copy_(torch.from_numpy(known.scale))

@@ -17,7 +17,7 @@ from trainer.losses import (
 
 
 def plain_rank_n_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Rank-N-Contrast as its paper states it: a loop over anchors and positives."""
+    """Rank-N-Contrast as its paper states it, in a loop; close distances are equal."""
     n = len(labels)
     terms = []
     for i in range(n):
@@ -25,7 +25,9 @@ def plain_rank_n_contrast(features: Tensor, labels: Tensor, temperature: float) 
             if j == i:
                 continue
             gap = (labels[i] - labels[j]).abs()
-            negatives = [k for k in range(n) if k != i and (labels[i] - labels[k]).abs() >= gap]
+            negatives = [
+                k for k in range(n) if k != i and (labels[i] - labels[k]).abs() > gap - 1e-4
+            ]
             similarity = -torch.stack([(features[i] - features[k]).norm() for k in negatives])
             positive = -(features[i] - features[j]).norm()
             terms.append(torch.logsumexp(similarity / temperature, dim=0) - positive / temperature)
@@ -43,6 +45,18 @@ def test_rank_n_contrast_equals_the_loop_with_and_without_ties(levels: int) -> N
     (ours_gradient,) = torch.autograd.grad(ours, features)
     (plain_gradient,) = torch.autograd.grad(plain, features)
     assert torch.allclose(ours_gradient, plain_gradient, atol=1e-9)
+
+
+def test_labels_in_thirds_lose_no_negative_to_rounding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    thirds = torch.randint(-9, 10, (64,), generator=generator)
+    features = torch.randn(64, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    ours = rank_n_contrast(features, (thirds / 3).float())
+    exact = plain_rank_n_contrast(features, thirds.double(), 2.0)  # whole numbers: no rounding
+    assert ours.item() == pytest.approx(exact.item(), abs=1e-9)
+    (our_gradient,) = torch.autograd.grad(ours, features)
+    (exact_gradient,) = torch.autograd.grad(exact, features)
+    assert torch.allclose(our_gradient, exact_gradient, atol=1e-9)
 
 
 def test_rank_n_contrast_of_identical_views_has_finite_gradients() -> None:

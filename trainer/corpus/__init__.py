@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.corpus.checks import hold_back, merge
+from trainer.corpus.checks import hold_back, join_features, merge
 from trainer.corpus.clip import (
     SPLITS,
     Clip,
@@ -27,6 +27,7 @@ __all__ = [
     "Problem",
     "Split",
     "hold_back",
+    "join_features",
     "merge",
     "open",
 ]

@@ -8,6 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trainer.corpus.clip import (
     SPLITS,
@@ -21,6 +25,11 @@ from trainer.corpus.clip import (
 )
 
 EXAMPLES = 3
+MOST_SHARED = 5
+"""Utterances that may be in different splits of two corpora by an accident of their ids."""
+MOST_OUTSIDE = 0.02
+"""Share of labels outside the range from which on they are of another scale."""
+FEWEST_FOR_A_SCALE = 20
 LONG_SENTENCE_WORDS = 6
 """Shorter ones ("thank you") occur everywhere."""
 SPLIT_NAMES: dict[str, Split] = {
@@ -71,7 +80,9 @@ def assemble(path: Path, form: str, clips: Iterable[Clip], ledger: Ledger) -> Co
     kept: dict[str, Clip] = {}
     bare: dict[str, Clip] = {}
     low, high = VALENCE_RANGE
+    found: list[float] = []
     for clip in clips:
+        found.append(clip.valence)
         if not math.isfinite(clip.valence) or not low <= clip.valence <= high:
             ledger.add("lost", f"valence outside [{low:g}, {high:g}]", clip.id)
         elif clip.id in kept or clip.id in bare:
@@ -80,6 +91,7 @@ def assemble(path: Path, form: str, clips: Iterable[Clip], ledger: Ledger) -> Co
             bare[clip.id] = clip
         else:
             kept[clip.id] = clip
+    _check_labels(np.array(found), ledger)
     if bare and not kept:
         ledger.add("error", "labels only: no clip has sound, text or picture", count=len(bare))
         kept = bare
@@ -109,6 +121,7 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
         raise CorpusError(f"expected corpora of different names, got {', '.join(names) or 'none'}")
     if len(corpora) == 1:
         return corpora[0]
+    _check_shared(corpora)
     clips = tuple(
         replace(
             clip,
@@ -124,6 +137,62 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
         for problem in corpus.problems
     )
     return Corpus("+".join(names), corpora[0].path.parent, "several", clips, problems)
+
+
+def _check_shared(corpora: Sequence[Corpus]) -> None:
+    """The same utterance in training here and in test there makes the test worth nothing.
+
+    Raises:
+        CorpusError: several ids with the same label are in different splits.
+    """
+    known: dict[tuple[str, float], tuple[Split, str]] = {}
+    clashes = []
+    for corpus in corpora:
+        for clip in corpus.clips:
+            split, where = known.setdefault((clip.id, clip.valence), (clip.split, corpus.name))
+            if split != clip.split:
+                clashes.append(f"{clip.id}: {split} in {where}, {clip.split} in {corpus.name}")
+    if len(clashes) > MOST_SHARED:
+        raise CorpusError(
+            f"{len(clashes):,} utterances (same id and label) are in different splits of several "
+            f"corpora, such as {clashes[0]}"
+        )
+
+
+def join_features(corpus: Corpus, other: Corpus) -> Corpus:
+    """A corpus whose clips have the features of the same utterances (ids) in another one, too.
+
+    Labels and splits stay those of ``corpus``. A modality that a clip has media of keeps it;
+    the recipe says which of the two is used.
+
+    Raises:
+        CorpusError: no id of the one is in the other.
+    """
+    there = {clip.id: clip for clip in other.clips}
+    joined = 0
+    clips = []
+    for clip in corpus.clips:
+        twin = there.get(clip.id)
+        if twin is None:
+            clips.append(clip)
+            continue
+        joined += 1
+        own = {name: twin.features(name) for name in ("audio", "text", "video", "simulated_text")}
+        brought = {name: source for name, source in own.items() if source is not None}
+        free: dict[str, Any] = {n: s for n, s in brought.items() if getattr(clip, n) is None}
+        beside = tuple((n, s) for n, s in brought.items() if n not in free)
+        transcript = clip.transcript or twin.transcript
+        clips.append(replace(clip, beside=beside, transcript=transcript, **free))
+    if not joined:
+        example, theirs = corpus.clips[0].id, other.clips[0].id
+        raise CorpusError(
+            f"{other.path}: expected ids of {corpus.name}, such as {example!r}; got ids such as "
+            f"{theirs!r}"
+        )
+    note = Problem("note", f"clips joined with the features of {other.name}", joined)
+    missing = len(corpus.clips) - joined
+    lost = (Problem("note", f"clips that {other.name} does not know", missing),) if missing else ()
+    return replace(corpus, clips=tuple(clips), problems=(*corpus.problems, note, *lost))
 
 
 def corpus_name(path: Path) -> str:
@@ -162,6 +231,29 @@ def hold_back(corpus: Corpus, share: float = 0.1) -> Corpus:
     kept = tuple(problem for problem in corpus.problems if "split 'valid'" not in problem.kind)
     told = Problem("note", "training clips held back for validation", count)
     return replace(corpus, clips=clips, problems=(*kept, told))
+
+
+def _check_labels(labels: NDArray[np.float64], ledger: Ledger) -> None:
+    """Labels of another scale are no labels of this one with a few slips among them."""
+    low, high = VALENCE_RANGE
+    finite = labels[np.isfinite(labels)]
+    if not len(finite):
+        return
+    lowest, highest = float(finite.min()), float(finite.max())
+    outside = int(((finite < low) | (finite > high)).sum())
+    if outside > MOST_OUTSIDE * len(finite):
+        ledger.add(
+            "error",
+            f"labels of another scale: expected [{low:g}, {high:g}], got "
+            f"[{lowest:g}, {highest:g}]; labels outside",
+            count=outside,
+        )
+    elif len(finite) >= FEWEST_FOR_A_SCALE and lowest >= 0 and set(np.unique(finite)) != {0.0}:
+        kind = f"no negative label: all lie in [{lowest:g}, {highest:g}] (expected -3 to 3)"
+        ledger.add("note", kind, count=len(finite))
+    elif len(finite) >= FEWEST_FOR_A_SCALE and lowest >= -1 and highest <= 1:
+        kind = f"labels lie in [{lowest:g}, {highest:g}]: expected -3 to 3, is it another scale?"
+        ledger.add("note", kind, count=len(finite))
 
 
 def _check_sentences(clips: Iterable[Clip], ledger: Ledger) -> None:

@@ -76,6 +76,8 @@ class Features:
     """Frames [T, D] that a corpus brings along, loaded when asked for."""
 
     load: Callable[[], NDArray[np.generic]]
+    key: str | None = None
+    """Names the content without reading it (file, time, place in it); None: by its bytes."""
 
     def read(self) -> tuple[Floats, int]:
         """Frames [T, D] as float32, and how many values were not finite and are now 0.
@@ -115,6 +117,16 @@ class Clip:
     weight: float = 1.0
     emotions: tuple[float, ...] | None = None
     """Share of each of ``EMOTIONS``, summing to 1, where the corpus names them."""
+
+    simulated_text: Features | None = None
+    """States of a language model that heard the clip, where the corpus brings them."""
+    beside: tuple[tuple[str, Features], ...] = ()
+    """Features of modalities that the clip has media of, too (``join``)."""
+
+    def features(self, name: str) -> Features | None:
+        """The clip's own features of a modality, or of the simulated text."""
+        source: Media | Features | None = getattr(self, name)
+        return source if isinstance(source, Features) else dict(self.beside).get(name)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -9,13 +9,28 @@ ignored. An archive of the manifest's name (``faces.zip`` beside ``faces.csv``) 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from trainer.corpus.checks import Ledger, assemble, corpus_name, split_by_name
 from trainer.corpus.clip import EMOTIONS, Clip, Corpus, CorpusError, Media
-from trainer.corpus.tables import number, table
+from trainer.corpus.tables import header, number, table
 
 COLUMNS = ("id", "split", "valence")
+OPTIONAL = (
+    "group",
+    "audio",
+    "video",
+    "image",
+    "text",
+    "start",
+    "end",
+    "seconds",
+    "weight",
+    "emotion",
+    *(f"votes_{emotion}" for emotion in EMOTIONS),
+)
 
 
 def read(path: Path) -> Corpus:
@@ -28,11 +43,22 @@ def read(path: Path) -> Corpus:
     finder = _Finder(path)
     clips = []
     name = corpus_name(path)
+    _check_columns(header(path), ledger)
     for row in table(path, COLUMNS, ledger):
         clip = _clip(row, name, finder, ledger)
         if clip is not None:
             clips.append(clip)
     return assemble(path, "manifest", clips, ledger)
+
+
+def _check_columns(columns: Sequence[str], ledger: Ledger) -> None:
+    """A misspelt column would be ignored, and its evidence missed."""
+    for column in columns:
+        if column not in (*COLUMNS, *OPTIONAL):
+            missing = [name for name in OPTIONAL if name not in columns]
+            near = get_close_matches(column.strip().lower(), missing, 1, 0.7)
+            if near:
+                ledger.add("note", f"column {column!r} is ignored: was {near[0]!r} meant?")
 
 
 class _Finder:

@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 
 from trainer.corpus.checks import Ledger, assemble, corpus_name, split_by_name
 from trainer.corpus.clip import Clip, Corpus, CorpusError, Features, Split
-from trainer.corpus.pickles import read_pickle
+from trainer.corpus.pickles import FileArray, fingerprint, read_pickle
 
 POOLED = {
     "audio": ("acoustic", "audio"),
     "text": ("language", "text"),
     "video": ("visual", "vision", "video"),
 }
+COLUMNS = {"audio": "audio", "text": "text", "video": "vision"}
+"""Column of each modality."""
 Array = NDArray[np.generic]
 
 
 def read(path: Path) -> Corpus:
-    """Read a pickle. It is in memory as a whole: the feature store is what training reads.
+    """Read a pickle; its large arrays stay in the file until the feature store takes them over.
 
     Raises:
         CorpusError: unreadable, refused, or of another layout.
@@ -41,6 +43,7 @@ def read(path: Path) -> Corpus:
     name = corpus_name(path)
     if not splits:
         return assemble(path, "pooled pickle", _pooled(path, tree, name, ledger), ledger)
+    _check_widths(path, splits)
     aligned = not any("audio_lengths" in part for part in splits.values())
     clips: list[Clip] = []
     for split, part in splits.items():
@@ -55,42 +58,74 @@ def _clips(
     ids, labels = part.get("id"), part.get("regression_labels")
     if ids is None or labels is None:
         raise CorpusError(f"{path}: {split}: expected id and regression_labels, got {list(part)}")
-    names = [_name(value) for value in ids]
+    names = [_name(value) for value in np.asarray(ids)]
     for key in ("regression_labels", "raw_text", "audio", "vision", "text", "text_bert"):
         if key in part and len(part[key]) != len(names):
             raise CorpusError(
                 f"{path}: {split}: {key}: expected {len(names)} rows, got {len(part[key])}"
             )
-    tokens = part.get("text_bert")
+    values = _labels(path, split, labels)
+    source = _source(path, part)
+    texts = [str(text).strip() for text in np.asarray(part.get("raw_text", [""] * len(names)))]
     for row, name in enumerate(names):
         features: dict[str, Features] = {}
-        for modality, key in (("audio", "audio"), ("video", "vision")):
-            if key in part:
-                cut = _length_cut(part.get(f"{key}_lengths"), row)
-                features[modality] = _lazy(part[key], row, cut, name, ledger)
-        if "text" in part:
-            mask = None if tokens is None else np.asarray(tokens[row])[1] > 0
-            features["text"] = _lazy(part["text"], row, partial(_masked, mask), name, ledger)
-        transcript = str(part["raw_text"][row]).strip() if "raw_text" in part else ""
+        for modality, column in COLUMNS.items():
+            if column in part:
+                if _is_empty(part[column], row):
+                    ledger.add("note", "empty feature rows", name)
+                known = None if source is None else f"{source}/{split}/{column}/{row}"
+                features[modality] = Features(partial(_frames, part, column, row), known)
         yield Clip(
             id=name,
             corpus=corpus,
             split=split,
-            valence=float(np.asarray(labels)[row]),
+            valence=values[row],
             group=name.partition("$_$")[0] if "$_$" in name else None,
             audio=features.get("audio"),
             text=features.get("text"),
             video=features.get("video"),
-            transcript=transcript or None,
+            transcript=texts[row] or None,
         )
 
 
-def _lazy(
-    table: Any, row: int, cut: Callable[[Array], Array], name: str, ledger: Ledger
-) -> Features:
-    if np.asarray(table[row]).size == 0:
-        ledger.add("note", "empty feature rows", name)
-    return Features(lambda: cut(np.asarray(table[row])))
+def _labels(path: Path, split: Split, labels: Any) -> list[float]:
+    try:
+        return [float(value) for value in np.asarray(labels).ravel()]
+    except (TypeError, ValueError):
+        example = np.asarray(labels).ravel()[0]
+        raise CorpusError(
+            f"{path}: {split}: regression_labels: expected numbers, got {str(example)[:40]!r}"
+        ) from None
+
+
+def _check_widths(path: Path, splits: Mapping[Split, Mapping[str, Any]]) -> None:
+    """One network takes all splits: their features are as wide."""
+    for column in COLUMNS.values():
+        shapes = {split: np.shape(part.get(column, ())) for split, part in splits.items()}
+        widths = {split: shape[2] for split, shape in shapes.items() if len(shape) == 3}
+        if len(set(widths.values())) > 1:
+            listed = ", ".join(f"{width} in {split}" for split, width in widths.items())
+            raise CorpusError(f"{path}: {column}: expected features of one width, got {listed}")
+
+
+def _source(path: Path, part: Mapping[str, Any]) -> str | None:
+    """Names the file's content, where its features stay in it."""
+    tables = [part[column] for column in COLUMNS.values() if column in part]
+    return fingerprint(path) if any(isinstance(table, FileArray) for table in tables) else None
+
+
+def _is_empty(table: Any, row: int) -> bool:
+    if isinstance(table, FileArray) or table.dtype != object:
+        return 0 in table.shape[1:]
+    return bool(np.asarray(table[row]).size == 0)
+
+
+def _frames(part: Mapping[str, Any], column: str, row: int) -> Array:
+    values = np.asarray(part[column][row])
+    if column != "text":
+        return _length_cut(part.get(f"{column}_lengths"), row)(values)
+    tokens = part.get("text_bert")
+    return _masked(None if tokens is None else np.asarray(tokens[row])[1] > 0, values)
 
 
 def _length_cut(lengths: Sequence[int] | None, row: int) -> Callable[[Array], Array]:

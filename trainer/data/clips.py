@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -84,6 +85,15 @@ class StoredSamples:
     def of_corpus(self, name: str) -> StoredSamples:
         """The clips of one corpus."""
         return replace(self, clips=tuple(clip for clip in self.clips if clip.corpus == name))
+
+    @cached_property
+    def digest(self) -> str:
+        """Short digest of ids, labels, weights and frames: other data, other digest."""
+        state = hashlib.sha256()
+        for clip in self.clips:
+            told = (clip.id, clip.corpus, clip.valence, clip.weight, clip.duration_s)
+            state.update(repr((told, sorted(clip.keys.items()), clip.emotions)).encode())
+        return state.hexdigest()[:16]
 
     @property
     def corpora(self) -> tuple[str, ...]:

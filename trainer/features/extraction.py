@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from trainer.corpus import Clip, Corpus, CorpusError
 from trainer.data.clips import StoredClip
 from trainer.features.extractors import SOURCE, Extractor
 from trainer.features.keys import ContentKeys
-from trainer.features.store import FeatureError, FrameStore, Writer
+from trainer.features.store import FeatureError, FrameStore
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Extraction:
     """Clips left out because nothing of them is used by the recipe or could be read."""
     repaired: int
     """Values that were not finite and are 0 now."""
+    absent: Mapping[str, int] = field(default_factory=dict)
+    """Clips per modality whose features are zeros throughout: taken as absent."""
 
 
 @dataclass(eq=False)
@@ -39,21 +41,6 @@ class _Progress:
     keys: dict[str, dict[str, str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     repaired: int = 0
-
-
-class _Writers:
-    """Writers that are opened when there is something to write: runs share what is stored."""
-
-    def __init__(self, stores: Mapping[str, FrameStore], stack: ExitStack) -> None:
-        self._stores = stores
-        self._stack = stack
-        self._open: dict[str, Writer] = {}
-
-    def of(self, name: str) -> Writer:
-        """The writer of a store."""
-        if name not in self._open:
-            self._open[name] = self._stack.enter_context(self._stores[name].writer())
-        return self._open[name]
 
 
 def open_stores(root: Path, extractors: Sequence[Extractor]) -> dict[str, FrameStore]:
@@ -88,39 +75,40 @@ def extract(
         on_clip: told after each clip.
 
     Raises:
-        FeatureError: no clip has what an extractor takes, the disk is full, or another process
-            is writing.
+        FeatureError: no clip has what an extractor takes, or the disk is full.
     """
     for extractor in extractors:
         _refuse_mismatch(corpus, extractor)
     stores = open_stores(root, extractors)
     content, found = ContentKeys(), _Progress()
-    with ExitStack() as stack:
-        writers = _Writers(stores, stack)
-        several = [e for e in extractors if e.at_once > 1]
-        waiting: dict[str, list[tuple[Clip, str]]] = {e.name: [] for e in several}
-        for clip in corpus.clips:
-            for extractor in extractors:
-                if not extractor.takes(clip):
-                    continue
-                try:
-                    key = content.key(clip, extractor)
-                    if key in stores[extractor.name]:
-                        found.keys.setdefault(clip.id, {})[extractor.name] = key
-                    elif extractor.at_once > 1:
-                        waiting[extractor.name].append((clip, key))
-                    else:
-                        _extract_some([(clip, key)], extractor, writers, found)
-                except CorpusError as error:
-                    found.unreadable.append(f"{clip.id}: {error}")
-            for extractor in several:
-                if len(waiting[extractor.name]) >= extractor.at_once:
-                    _extract_some(waiting[extractor.name], extractor, writers, found)
-                    waiting[extractor.name].clear()
-            on_clip()
+    several = [e for e in extractors if e.at_once > 1]
+    waiting: dict[str, list[tuple[Clip, str]]] = {e.name: [] for e in several}
+    for clip in corpus.clips:
+        for extractor in extractors:
+            if not extractor.takes(clip):
+                continue
+            store = stores[extractor.name]
+            try:
+                key = content.key(clip, extractor)
+            except CorpusError as error:
+                found.unreadable.append(f"{clip.id}: {error}")
+                continue
+            if key not in store:
+                store.refresh()  # another run may have been there
+            if key in store:
+                found.keys.setdefault(clip.id, {})[extractor.name] = key
+            elif extractor.at_once > 1:
+                waiting[extractor.name].append((clip, key))
+            else:
+                _extract_some([(clip, key)], extractor, store, found)
         for extractor in several:
-            if waiting[extractor.name]:
-                _extract_some(waiting[extractor.name], extractor, writers, found)
+            if len(waiting[extractor.name]) >= extractor.at_once:
+                _extract_some(waiting[extractor.name], extractor, stores[extractor.name], found)
+                waiting[extractor.name].clear()
+        on_clip()
+    for extractor in several:
+        if waiting[extractor.name]:
+            _extract_some(waiting[extractor.name], extractor, stores[extractor.name], found)
     stored = [
         stored_clip(clip, found.keys[clip.id], stores)
         for clip in corpus.clips
@@ -128,20 +116,33 @@ def extract(
     ]
     kept = tuple(clip for clip in stored if clip.keys)
     bare = len(corpus.clips) - len(kept)
-    return Extraction(kept, stores, tuple(found.unreadable), bare, found.repaired)
+    absent = Counter(
+        name
+        for keys in found.keys.values()
+        for name, key in keys.items()
+        if stores[name].entry(key).count == 0
+    )
+    return Extraction(kept, stores, tuple(found.unreadable), bare, found.repaired, absent)
 
 
 def _extract_some(
-    chosen: Sequence[tuple[Clip, str]],
-    extractor: Extractor,
-    writers: _Writers,
-    found: _Progress,
+    chosen: Sequence[tuple[Clip, str]], extractor: Extractor, store: FrameStore, found: _Progress
 ) -> None:
-    clips = [clip for clip, _ in chosen]
-    for (clip, key), made in zip(chosen, extractor.extract(clips), strict=True):
+    try:
+        made_ones = extractor.extract([clip for clip, _ in chosen])
+    except CorpusError as error:
+        if len(chosen) > 1:  # one of them spoils the batch: find it
+            for one in chosen:
+                _extract_some([one], extractor, store, found)
+        else:
+            found.unreadable.append(f"{chosen[0][0].id}: {error}")
+        return
+    for (clip, key), made in zip(chosen, made_ones, strict=True):
         if extractor.dtype.startswith("float") and not np.isfinite(made.frames).all():
-            raise CorpusError(f"{extractor.name}: the encoder gave values that are not finite")
-        writers.of(extractor.name).add(key, made.frames, made.seconds)
+            kind = f"{extractor.name}: the encoder gave values that are not finite"
+            found.unreadable.append(f"{clip.id}: {kind}")
+            continue
+        store.add(key, made.frames, made.seconds)
         found.repaired += made.repaired
         found.keys.setdefault(clip.id, {})[extractor.name] = key
 
@@ -152,7 +153,7 @@ def stored_clip(
     """What training needs of a clip; a modality without a single frame is left out."""
     entries = {name: stores[name].entry(key) for name, key in keys.items()}
     kept = {name: keys[name] for name, entry in entries.items() if entry.count > 0}
-    if "audio" not in kept:
+    if "audio" not in kept and clip.simulated_text is None:
         kept.pop("simulated_text", None)
     seconds = max((entry.seconds for entry in entries.values()), default=0.0)
     return StoredClip(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from models.bundle import digest as file_digest
 from trainer.corpus import Clip, CorpusError, Features, Media
-from trainer.features.extractors import SOURCE, Extractor
+from trainer.features.extractors import SOURCE, Extractor, FeatureExtractor
 
 
 class ContentKeys:
@@ -24,6 +24,8 @@ class ContentKeys:
         """
         modality = SOURCE[extractor.name]
         source: Media | Features | None = getattr(clip, modality)
+        if isinstance(extractor, FeatureExtractor):
+            source = clip.features(extractor.name)
         if modality == "text" and source is None:
             return _digest(f"transcript/{clip.transcript}".encode())
         if isinstance(source, Media):
@@ -33,6 +35,8 @@ class ContentKeys:
             stretch = f"{source.start_s:.4f}-{source.end_s}-{source.still}"
             return _digest(f"{self._files[place]}/{stretch}".encode())
         if isinstance(source, Features):
+            if source.key is not None:
+                return _digest(f"{extractor.name}/{source.key}".encode())
             values, _ = source.read()
             return _digest(str(values.shape).encode() + values.tobytes())
         raise CorpusError(f"{clip.id}: has no {modality}")

@@ -6,6 +6,7 @@ decoded, resampled, tracked and cropped by the very code that does so live.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,13 @@ class MediaReader:
         self._settings = load_settings()
         self._path: Path | None = None
         self._recording: Recording | None = None
+
+    @property
+    def crop_settings(self) -> str:
+        """Short digest of the settings that crops depend on (``UNDERTONE_*``, file)."""
+        capture = self._settings.capture
+        told = f"{self._settings.faces!r}/{capture.video_rate_hz}/{capture.crop_px}"
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def samples(self, media: Media) -> NDArray[np.float32]:
         """Sound [N] of a clip at 16 kHz, in [-1, 1).

@@ -28,7 +28,7 @@ class CropExtractor:
         self._spec = spec or face_spec()
         size, channels = self._spec.size_px, self._spec.channels_in
         self.shape: tuple[int, ...] = (channels, size, size)
-        self.identity = f"crops/{channels}x{size}/{self._spec.colour}/1"
+        self.identity = f"crops/{channels}x{size}/{self._spec.colour}/{reader.crop_settings}/2"
 
     def takes(self, clip: Clip) -> bool:
         """Clips with a picture or a video."""
@@ -56,7 +56,7 @@ class ImageFrameExtractor:
         self._crops = crops
         self._encoder = encoder.eval()
         self.shape: tuple[int, ...] = (dim,)
-        self.identity = identity
+        self.identity = f"{identity}/{crops.identity}"
 
     def takes(self, clip: Clip) -> bool:
         """Clips with a picture or a video."""

@@ -1,9 +1,10 @@
-"""Feature store: frames of many clips in a few large files, read by memory map.
+"""Feature store: frames of many clips in a few large files, read clip by clip.
 
 One folder per encoder: ``store.json`` says whose frames these are, ``frames-NNNN.bin`` hold them
-one after another, ``index.jsonl`` has a line per clip, written after its frames. A killed
-extraction leaves at most frames that no line names; they are written over. 23,000 clips of
-WavLM frames (75 GB) are read without being in memory.
+one after another, ``index.jsonl`` has a line per clip with the checksum of its frames, written
+after them. Several processes may fill one store: each append holds the lock, and reads the
+index to its end first. A killed one leaves at most frames that no line names; they are written
+over. 23,000 clips of WavLM frames (75 GB) are read without being in memory.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[np.generic]
 SHARD_BYTES = 1 << 30
-VERSION = 1
+VERSION = 2
+"""Changes with what a line of the index holds."""
 SECONDS_DIGITS = 3
 
 
@@ -40,6 +42,8 @@ class Entry:
     first: int
     count: int
     seconds: float
+    crc32: int
+    """Of the frames' bytes; checked when a process first reads them."""
 
 
 class FrameStore:
@@ -69,12 +73,17 @@ class FrameStore:
         self.dtype = np.dtype(dtype)
         self._shard_bytes = shard_bytes
         self._row_bytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
-        self._maps: dict[int, Array] = {}
+        self._files: dict[int, int] = {}
+        self._verified: set[str] = set()
         self._check({"version": VERSION, "identity": identity, "shape": list(shape)})
         self._entries: dict[str, Entry] = {}
         self._last: Entry | None = None
-        for entry in self._read_index():
-            self._entries[entry.key] = self._last = entry
+        self._known_bytes = 0
+        self.refresh()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens the files itself."""
+        return {**self.__dict__, "_files": {}}
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -82,60 +91,115 @@ class FrameStore:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __del__(self) -> None:
+        for file in getattr(self, "_files", {}).values():
+            os.close(file)
+
     def entry(self, key: str) -> Entry:
         """Where a clip's frames lie, and how long the clip is."""
         return self._entries[key]
 
     def read(self, key: str) -> Array:
-        """Frames [T, *shape] of a clip, a view of the file."""
-        entry = self._entries[key]
-        if entry.count == 0:
-            return np.zeros((0, *self.shape), self.dtype)
-        shard = self._maps.get(entry.shard)
-        if shard is None or len(shard) < entry.first + entry.count:
-            shard = np.memmap(self._shard(entry.shard), self.dtype, "r")
-            rows = len(shard) * self.dtype.itemsize // self._row_bytes
-            width = self._row_bytes // self.dtype.itemsize
-            shard = shard[: rows * width].reshape(rows, *self.shape)
-            self._maps[entry.shard] = shard
-        return shard[entry.first : entry.first + entry.count]
-
-    @contextmanager
-    def writer(self) -> Iterator[Writer]:
-        """Append clips; one process at a time.
+        """Frames [T, *shape] of a clip, a copy.
 
         Raises:
-            FeatureError: another process writes, or the disk is full.
+            FeatureError: they are not what was written.
         """
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FeatureError(f"{self.folder}: another process is writing there") from None
-            with (self.folder / "index.jsonl").open("a") as index:
-                yield Writer(self, index)
+        entry = self._entries[key]
+        frames = np.empty((entry.count, *self.shape), self.dtype)
+        if entry.count == 0:
+            return frames
+        if entry.shard not in self._files:
+            self._files[entry.shard] = os.open(self._shard(entry.shard), os.O_RDONLY)
+        buffer = memoryview(frames.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+        place, done = entry.first * self._row_bytes, 0
+        while done < len(buffer):
+            count = os.preadv(self._files[entry.shard], [buffer[done:]], place + done)
+            if count == 0:
+                break
+            done += count
+        if key not in self._verified:
+            if done < len(buffer) or zlib.crc32(buffer) != entry.crc32:
+                raise FeatureError(
+                    f"{self._shard(entry.shard)}: frames of {key}: expected checksum "
+                    f"{entry.crc32:08x}, got {zlib.crc32(buffer[:done]):08x}: the file is damaged; "
+                    "remove the folder to extract its frames again"
+                )
+            self._verified.add(key)
+        return frames
 
-    def put(self, key: str, frames: Array, seconds: float, index: IO[str]) -> None:
-        """Append one clip's frames and its line; a kill between them loses this clip only."""
+    def add(self, key: str, frames: Array, seconds: float) -> None:
+        """Append one clip's frames [T, *shape]; a key that is there already is left alone.
+
+        Other processes may append at the same time. A kill between the frames and their line
+        loses this clip only.
+
+        Raises:
+            FeatureError: frames of another shape, or the disk is full.
+        """
+        if key in self._entries:
+            return
         if frames.shape[1:] != self.shape:
             raise FeatureError(
                 f"{self.folder}: frames: expected [T, {list(self.shape)}], got {list(frames.shape)}"
             )
-        shard, first = self._end()
         try:
-            path = self._shard(shard)
-            with path.open("r+b" if path.exists() else "w+b") as file:
-                file.seek(first * self._row_bytes)
-                file.write(np.ascontiguousarray(frames, self.dtype).tobytes())
-            entry = Entry(key, shard, first, len(frames), round(float(seconds), SECONDS_DIGITS))
-            index.write(json.dumps(asdict(entry)) + "\n")
-            index.flush()
+            with (self.folder / "lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._repair(self.refresh())
+                if key not in self._entries:
+                    self._append(key, np.ascontiguousarray(frames, self.dtype), seconds)
         except OSError as error:
             raise _disk_error(self.folder, error) from None
+
+    def refresh(self) -> int:
+        """Read what was appended since, by whichever process; bytes of the index that count."""
+        path = self.folder / "index.jsonl"
+        if not path.is_file():
+            return 0
+        sizes: dict[int, int] = {}
+        with path.open("rb") as file:
+            file.seek(self._known_bytes)
+            for line in file:
+                try:
+                    entry = Entry(**json.loads(line))
+                except (ValueError, TypeError):
+                    break  # the line that a kill cut off, or that is being written
+                if not line.endswith(b"\n"):
+                    break
+                if entry.shard not in sizes:
+                    shard = self._shard(entry.shard)
+                    sizes[entry.shard] = shard.stat().st_size if shard.is_file() else 0
+                if (entry.first + entry.count) * self._row_bytes > sizes[entry.shard]:
+                    break  # frames lost with the machine's power
+                self._known_bytes += len(line)
+                self._entries[entry.key] = self._last = entry
+        return self._known_bytes
+
+    def _repair(self, whole: int) -> None:
+        """Cut what follows the last line that counts; under the lock nobody is writing it."""
+        path = self.folder / "index.jsonl"
+        if path.is_file() and whole < path.stat().st_size:
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+    def _append(self, key: str, frames: Array, seconds: float) -> None:
+        shard, first = self._end()
+        path = self._shard(shard)
+        data = frames.tobytes()
+        with path.open("r+b" if path.exists() else "w+b") as file:
+            file.seek(first * self._row_bytes)
+            file.write(data)
+        seconds = round(float(seconds), SECONDS_DIGITS)
+        entry = Entry(key, shard, first, len(frames), seconds, zlib.crc32(data))
+        line = (json.dumps(asdict(entry)) + "\n").encode()
+        with (self.folder / "index.jsonl").open("ab") as index:
+            index.write(line)
+        self._known_bytes += len(line)
         self._entries[key] = self._last = entry
 
     def _end(self) -> tuple[int, int]:
-        """Shard and row where the next clip goes."""
+        """Shard and row where the next clip goes; the lock is held and the index read."""
         last = self._last
         if last is None:
             return 0, 0
@@ -153,57 +217,23 @@ class FrameStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.is_file():
-                path.write_text(json.dumps(wanted, indent=2) + "\n")
+                partial = path.with_suffix(f".{os.getpid()}")
+                partial.write_text(json.dumps(wanted, indent=2) + "\n")
+                partial.replace(path)
                 return
             found = json.loads(path.read_text())
         except OSError as error:
             raise _disk_error(self.folder, error) from None
         except ValueError:
             raise FeatureError(
-                f"{path}: expected JSON; remove the folder to extract anew"
+                f"{path}: expected JSON; remove the folder to extract its frames again"
             ) from None
         for name, value in wanted.items():
             if found.get(name) != value:
                 raise FeatureError(
                     f"{path}: {name}: expected {value!r}, got {found.get(name)!r}; remove the "
-                    "folder to extract anew"
+                    "folder to extract its frames again"
                 )
-
-    def _read_index(self) -> Iterator[Entry]:
-        path = self.folder / "index.jsonl"
-        if not path.is_file():
-            return
-        sizes: dict[int, int] = {}
-        whole = 0
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    entry = Entry(**json.loads(line))
-                except (ValueError, TypeError):
-                    break  # the line that a kill cut off
-                if entry.shard not in sizes:
-                    shard = self._shard(entry.shard)
-                    sizes[entry.shard] = shard.stat().st_size if shard.is_file() else 0
-                if (entry.first + entry.count) * self._row_bytes > sizes[entry.shard]:
-                    break  # frames lost with the machine's power
-                whole += len(line)
-                yield entry
-        if whole < path.stat().st_size:
-            with path.open("r+b") as file:
-                file.truncate(whole)
-
-
-class Writer:
-    """Appends to a store while its lock is held."""
-
-    def __init__(self, store: FrameStore, index: IO[str]) -> None:
-        self._store = store
-        self._index = index
-
-    def add(self, key: str, frames: Array, seconds: float) -> None:
-        """Append a clip's frames [T, *shape]; a key that is there already is left alone."""
-        if key not in self._store:
-            self._store.put(key, frames, seconds, self._index)
 
 
 def _disk_error(folder: Path, error: OSError) -> FeatureError:

@@ -1,6 +1,8 @@
 """The feature store: what is written is read back, and a kill loses at most one clip."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,8 @@ def frames(count: int, seed: int = 0) -> np.ndarray:
 
 def fill(folder: Path, keys: str, shard_bytes: int = 1 << 30) -> FrameStore:
     store = FrameStore(folder, "encoder/1", (3,), shard_bytes=shard_bytes)
-    with store.writer() as writer:
-        for number, key in enumerate(keys):
-            writer.add(key, frames(number + 1, number), seconds=number / 2)
+    for number, key in enumerate(keys):
+        store.add(key, frames(number + 1, number), seconds=number / 2)
     return store
 
 
@@ -28,13 +29,11 @@ def test_frames_are_read_back_from_several_files(tmp_path: Path) -> None:
     for number, key in enumerate("abcdef"):
         np.testing.assert_array_equal(store.read(key), frames(number + 1, number))
         assert store.entry(key).seconds == number / 2
-    assert not store.read("c").flags.writeable
 
 
 def test_a_clip_without_frames_is_remembered(tmp_path: Path) -> None:
     store = FrameStore(tmp_path, "encoder/1", (3,))
-    with store.writer() as writer:
-        writer.add("empty", np.zeros((0, 3)), 1.0)
+    store.add("empty", np.zeros((0, 3)), 1.0)
     assert FrameStore(tmp_path, "encoder/1", (3,)).read("empty").shape == (0, 3)
 
 
@@ -45,8 +44,7 @@ def test_what_a_kill_left_half_written_is_written_again(tmp_path: Path) -> None:
     store = FrameStore(tmp_path, "encoder/1", (3,))
     assert "b" in store
     assert "c" not in store
-    with store.writer() as writer:
-        writer.add("c", frames(3, 9), 0.0)
+    store.add("c", frames(3, 9), 0.0)
     again = FrameStore(tmp_path, "encoder/1", (3,))
     np.testing.assert_array_equal(again.read("c"), frames(3, 9))
     np.testing.assert_array_equal(again.read("b"), frames(2, 1))
@@ -76,21 +74,65 @@ def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:
         FrameStore(tmp_path, "encoder/1", (3,))
 
 
-def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
-    store = fill(tmp_path, "a")
-    other = FrameStore(tmp_path, "encoder/1", (3,))
-    with (
-        store.writer(),
-        pytest.raises(FeatureError, match="another process is writing"),
-        other.writer(),
-    ):
-        pass
+def test_two_stores_in_turn_each_append_behind_the_other(tmp_path: Path) -> None:
+    one, other = (FrameStore(tmp_path, "encoder/1", (3,), shard_bytes=60) for _ in range(2))
+    for number in range(20):
+        (one, other)[number % 2].add(f"clip-{number}", frames(number % 4, number), 0.0)
+    for store in (one, other, FrameStore(tmp_path, "encoder/1", (3,))):
+        store.refresh()
+        for number in range(20):
+            found = store.read(f"clip-{number}")
+            np.testing.assert_array_equal(found, frames(number % 4, number))
+
+
+FILL = """
+import sys
+import numpy as np
+from pathlib import Path
+from trainer.features.store import FrameStore
+store = FrameStore(Path(sys.argv[1]), "encoder/1", (3,), shard_bytes=4000)
+sys.stdin.readline()
+for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    rows = np.random.default_rng(number).normal(size=(1 + number % 9, 3)).astype(np.float16)
+    store.add(f"clip-{number}", rows, 0.0)
+"""
+
+
+def test_two_runs_may_fill_one_store_at_once(tmp_path: Path) -> None:
+    stretches = (("0", "600"), ("400", "1000"))
+    runs = [
+        subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path), *s], stdin=subprocess.PIPE)
+        for s in stretches
+    ]
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write(b"\n")
+        run.stdin.close()
+    assert [run.wait() for run in runs] == [0, 0]
+    store = FrameStore(tmp_path, "encoder/1", (3,))
+    assert len(store) == 1000
+    for number in range(1000):
+        expected = np.random.default_rng(number).normal(size=(1 + number % 9, 3))
+        np.testing.assert_array_equal(store.read(f"clip-{number}"), expected.astype(np.float16))
+    assert len((tmp_path / "index.jsonl").read_text().splitlines()) == 1000
+
+
+def test_frames_that_were_changed_on_disk_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "abc")
+    shard = tmp_path / "frames-0000.bin"
+    data = bytearray(shard.read_bytes())
+    data[7] ^= 1
+    shard.write_bytes(data)
+    store = FrameStore(tmp_path, "encoder/1", (3,))
+    with pytest.raises(FeatureError, match="frames of b: expected checksum"):
+        store.read("b")
+    np.testing.assert_array_equal(store.read("c"), frames(3, 2))
 
 
 def test_frames_of_another_width_are_refused(tmp_path: Path) -> None:
     store = fill(tmp_path, "a")
-    with store.writer() as writer, pytest.raises(FeatureError, match=r"expected \[T, \[3\]\]"):
-        writer.add("wide", np.zeros((2, 4)), 0.0)
+    with pytest.raises(FeatureError, match=r"expected \[T, \[3\]\]"):
+        store.add("wide", np.zeros((2, 4)), 0.0)
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
@@ -100,11 +142,11 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     store = fill(tmp_path, "a")
     (tmp_path / "frames-0000.bin").unlink()
     (tmp_path / "frames-0000.bin").symlink_to(full)
-    with store.writer() as writer, pytest.raises(FeatureError, match="the disk is full"):
-        writer.add("b", frames(200_000), 0.0)
+    with pytest.raises(FeatureError, match="the disk is full"):
+        store.add("b", frames(200_000), 0.0)
 
 
 def test_the_index_holds_no_content(tmp_path: Path) -> None:
     fill(tmp_path, "a")
     entry = json.loads((tmp_path / "index.jsonl").read_text())
-    assert set(entry) == {"key", "shard", "first", "count", "seconds"}
+    assert set(entry) == {"key", "shard", "first", "count", "seconds", "crc32"}
