@@ -11,13 +11,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
 import psutil
 import zmq
+from msgspec.structs import replace
 
 from engine.settings import EngineSettings, load
 from engine.wire.messages import Audio, Clock, Envelope, Score, Status, Video

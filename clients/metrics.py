@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 from clients.bridges import BridgeError, Names
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OTHER = "other"
 REASONS = (*get_args(NoValueReason), "unknown")
 STATES: tuple[WorkerState, ...] = get_args(WorkerState)
-STAGES = tuple(stage.name for stage in fields(Latency))
+STAGES = Latency.__struct_fields__
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 RECENT = 120
 """Scores over which the share without a value is taken."""

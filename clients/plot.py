@@ -98,7 +98,7 @@ def draw(found: list[Session], title: str) -> Figure:
     more = f"   (the first {MAX_STREAMS} of {len(found)} streams)" if found != shown else ""
     heading = f"{_literal(title)}   {start:%Y-%m-%d %H:%M:%S} UTC{more}"
     figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
-    if not all(row.trained for session in shown for row in session.rows):
+    if not all(row.score.model.trained for session in shown for row in session.rows):
         figure.text(
             0.99, 0.995, "UNTRAINED: random weights, these numbers mean nothing",
             color="white", backgroundcolor=LOST, fontsize=9, weight="bold", ha="right", va="top",
@@ -151,13 +151,13 @@ def _marks(axes: Axes, session: Session, end_s: float) -> None:
     """A line per mark; a label where there is room for one, in two rows."""
     free_s = [-1.0, -1.0]
     for time_s, row in zip(session.t_s, session.rows, strict=True):
-        if row.mark is None:
+        if row.score.mark is None:
             continue
         axes.axvline(time_s, color=MARK, linewidth=1, linestyle="--")
         line = next((line for line in (0, 1) if free_s[line] <= time_s), None)
         if line is None:
             continue
-        label = _printable(row.mark)
+        label = _printable(row.score.mark)
         label = label if len(label) <= 24 else label[:23] + "…"
         width_s = LETTER * (len(label) + 2) * end_s
         free_s[line] = time_s + width_s
@@ -192,8 +192,11 @@ def _curve(
 
 
 def _states(axes: Axes, session: Session) -> None:
-    on = ([row.speaking for row in session.rows], [row.faces > 0 for row in session.rows])
-    ends = (session.t_s, np.array([row.faces > 1 for row in session.rows]))
+    on = (
+        [row.score.speaking for row in session.rows],
+        [row.score.faces > 0 for row in session.rows],
+    )
+    ends = (session.t_s, np.array([row.score.faces > 1 for row in session.rows]))
     for level, ((_, colour), flags) in enumerate(zip(STATES, on, strict=True)):
         spans = list(_spans(session, np.array(flags)))
         axes.broken_barh(spans, (level + 0.15, 0.7), color=colour, linewidth=0, alpha=0.85)
@@ -208,7 +211,7 @@ def _states(axes: Axes, session: Session) -> None:
 
 def _ground(axes: Axes, session: Session) -> None:
     """Grey where the engine gave no valence: nothing to see is not a neutral face."""
-    nil = np.array([row.valence is None for row in session.rows])
+    nil = np.array([row.score.valence is None for row in session.rows])
     for start_s, length_s in _spans(session, nil):
         axes.axvspan(start_s, start_s + length_s, color=GROUND, zorder=0, linewidth=0)
 
@@ -282,5 +285,5 @@ def _page(recording: RecordingFile, found: list[Session], picture: bytes) -> str
 def _all_marks(found: Iterable[Session]) -> Iterator[tuple[float, str, str]]:
     for session in found:
         for time_s, row in zip(session.t_s, session.rows, strict=True):
-            if row.mark is not None:
-                yield float(time_s), session.stream, row.mark
+            if row.score.mark is not None:
+                yield float(time_s), session.stream, row.score.mark

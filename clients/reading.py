@@ -14,15 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clients.columns import COLUMNS, RowError, check_schema, from_cell, row_from
+from clients.columns import from_cell
 from clients.record import SYNC_S, RecordError, parts_of
 from clients.rotation import files_of
-from clients.rows import Row, score_of
-from engine.wire.codec import decode, encode
-from engine.wire.fields import WireError
+from engine.wire.rows import BY_NAME, Row, RowError, check_schema, row_from
 
 KINDS = (".jsonl", ".csv", ".parquet")
-_BY_NAME = {column.name: column for column in COLUMNS}
 
 
 class RecordingFile:
@@ -88,7 +85,7 @@ class RecordingFile:
                 continue
             try:
                 with _place(f"{file}, line {number}"):
-                    row = _by_the_protocol(parse(line.decode()))
+                    row = parse(line.decode())
             except RecordError:
                 if line.endswith(b"\n"):
                     raise
@@ -107,7 +104,7 @@ class RecordingFile:
         for piece in pieces:
             for number, values in enumerate(_parquet_values(piece), 1):
                 with _place(f"{piece}, row {number}"):
-                    row = _by_the_protocol(row_from(values))
+                    row = row_from(values)
                 yield row
 
 
@@ -130,7 +127,7 @@ def _place(place: str) -> Iterator[None]:
     """Turn what is wrong with a row into one line that names its place."""
     try:
         yield
-    except (RowError, WireError) as error:
+    except RowError as error:
         raise RecordError(f"{place}: {error}") from None
     except UnicodeDecodeError:
         raise RecordError(f"{place}: not UTF-8 text") from None
@@ -155,10 +152,4 @@ def _csv_row(names: list[str], line: str) -> Row:
     if len(cells) != len(names):
         raise RowError(f"expected {len(names)} cells, got {len(cells)}")
     pairs = zip(names, cells, strict=True)
-    return row_from({n: from_cell(_BY_NAME[n], c) for n, c in pairs if n in _BY_NAME})
-
-
-def _by_the_protocol(row: Row) -> Row:
-    """Check every range by the codec: what is read can be published again."""
-    decode(encode(score_of(row)))
-    return row
+    return row_from({n: from_cell(BY_NAME[n], c) for n, c in pairs if n in BY_NAME})

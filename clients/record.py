@@ -15,12 +15,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from clients.columns import COLUMNS, Column, to_cell
-from clients.rows import NAMES, Row
+from clients.columns import to_cell
+from engine.wire.rows import COLUMNS, NAMES, Column, Row
 
 PART_ROWS = 1_000
 SYNC_S = 10.0
@@ -131,7 +130,7 @@ class JsonLines(_Lines):
 
     def write(self, row: Row) -> None:
         """Append a row."""
-        self._file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
+        self._file.write(json.dumps(row.values(), allow_nan=False) + "\n")
         self._file.flush()
 
 
@@ -146,8 +145,7 @@ class Csv(_Lines):
 
     def write(self, row: Row) -> None:
         """Append a row."""
-        cells = zip(COLUMNS, astuple(row), strict=True)
-        self._writer.writerow([to_cell(column, value) for column, value in cells])
+        self._writer.writerow([to_cell(column, column.of(row)) for column in COLUMNS])
         self._file.flush()
 
 
@@ -210,7 +208,9 @@ class Parquet:
         if not self._rows:
             return
         part = self._path.with_name(f"{self._path.stem}.part-{len(self._parts):06d}.parquet")
-        table = self._arrow.Table.from_pylist([asdict(r) for r in self._rows], schema=self._schema)
+        table = self._arrow.Table.from_pylist(
+            [row.values() for row in self._rows], schema=self._schema
+        )
         self._put(iter([table]), part)
         self._parts.append(part)
         self._bytes += part.stat().st_size
@@ -227,5 +227,5 @@ class Parquet:
 
 
 def _field(arrow: Any, column: Column) -> Any:
-    kinds = {float: arrow.float64(), int: arrow.int64(), bool: arrow.bool_(), str: arrow.string()}
-    return arrow.field(column.name, kinds[column.kind])
+    kinds = {float: arrow.float64(), int: arrow.int64(), bool: arrow.bool_()}
+    return arrow.field(column.name, kinds.get(column.kind, arrow.string()))

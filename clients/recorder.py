@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from clients.record import Recording
-from clients.rows import row_of
 from clients.subscriber import Subscriber
 from engine.wire.messages import Score
+from engine.wire.rows import row_of
 
 POLL_MS = 100
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from clients.reading import RecordingFile
-from clients.rows import Row, score_of
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Envelope, Score, Status, WorkerState
+from engine.wire.rows import Row
 from engine.wire.sockets import ScorePublisher
 
 PATIENCE_MS = 5_000
@@ -47,7 +47,7 @@ def schedule(rows: Iterable[Row], speed: float) -> Iterator[tuple[float, Score]]
         if before_s is not None and speed > 0:
             due_s += max(0.0, row.received_unix_s - before_s) / speed
         before_s = row.received_unix_s
-        yield due_s, score_of(row)
+        yield due_s, row.score
 
 
 class Replay:

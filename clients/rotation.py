@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clients.record import RecordError, Recording, new_recording, parts_of
-from clients.rows import Row
+from engine.wire.rows import Row
 
 MB = 1_000_000
 _NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d{4,})")

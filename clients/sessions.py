@@ -10,8 +10,8 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.rows import Row
-from engine.wire.messages import Clock
+from engine.wire.messages import Clock, Score
+from engine.wire.rows import BY_NAME, Row
 
 NS_PER_S = 1_000_000_000
 PAUSE = 3.5
@@ -45,7 +45,8 @@ class Session:
 
     def column(self, name: str) -> NDArray[np.float64]:
         """A column of numbers; none is NaN."""
-        values = (getattr(row, name) for row in self.rows)
+        column = BY_NAME[name]
+        values = (column.of(row) for row in self.rows)
         return np.array([np.nan if value is None else value for value in values], np.float64)
 
     def pauses(self) -> NDArray[np.intp]:
@@ -115,23 +116,23 @@ def sessions(rows: Iterable[Row]) -> list[Session]:
     by_stream: dict[str, list[Row]] = {}
     offsets: dict[Clock, float] = {}
     for row in rows:
-        by_stream.setdefault(row.stream, []).append(row)
+        by_stream.setdefault(row.score.envelope.stream, []).append(row)
         # The shortest way from sending to receipt says how a clock stands to the wall clock.
-        offset = row.received_unix_s - row.t_sent_ns / NS_PER_S
-        clock = _clock(row)
+        offset = row.received_unix_s - row.score.envelope.t_sent_ns / NS_PER_S
+        clock = row.score.envelope.clock
         offsets[clock] = min(offset, offsets.get(clock, offset))
     if not by_stream:
         return []
     times = {
-        name: np.array([row.t_end_ns / NS_PER_S + offsets[_clock(row)] for row in found])
+        name: np.array([_t_end_s(row) + offsets[row.score.envelope.clock] for row in found])
         for name, found in by_stream.items()
     }
     start = min(float(found.min()) for found in times.values())
     return [_session(name, by_stream[name], times[name] - start) for name in by_stream]
 
 
-def _clock(row: Row) -> Clock:
-    return Clock(row.clock_host, row.clock_boot_id)
+def _t_end_s(row: Row) -> float:
+    return row.score.envelope.t_end_ns / NS_PER_S
 
 
 def _session(name: str, rows: Sequence[Row], t_s: NDArray[np.float64]) -> Session:
@@ -143,40 +144,47 @@ def _session(name: str, rows: Sequence[Row], t_s: NDArray[np.float64]) -> Sessio
 
 
 def _losses(rows: Sequence[Row], t_s: NDArray[np.float64]) -> Iterable[Loss]:
-    for index, (before, after) in enumerate(pairwise(rows), 1):
-        if after.seq > before.seq + 1:
-            yield Loss(float(t_s[index]), after.seq - before.seq - 1, "lost")
+    for index, (before, after) in enumerate(pairwise(row.score for row in rows), 1):
+        missing = after.envelope.seq - before.envelope.seq - 1
+        if missing > 0:
+            yield Loss(float(t_s[index]), missing, "lost")
         if after.dropped > before.dropped:
             yield Loss(float(t_s[index]), after.dropped - before.dropped, "dropped")
 
 
+def _model_text(score: Score) -> str:
+    return f"{score.model.name} {score.model.version} on {score.model.backend}"
+
+
 def summary(session: Session) -> Summary:
     """Sum up one stream."""
-    rows = session.rows
-    valued = [row.valence for row in rows if row.valence is not None]
-    widths = [row.high - row.low for row in rows if row.high is not None and row.low is not None]
+    scores = [row.score for row in session.rows]
+    valued = [score.valence for score in scores if score.valence is not None]
+    widths = [s.interval.high - s.interval.low for s in scores if s.interval is not None]
     p50, p95 = np.percentile(session.column("latency_total_ms"), (50, 95))
-    models = dict.fromkeys(f"{row.model} {row.model_version} on {row.backend}" for row in rows)
+    models = dict.fromkeys(
+        f"{m.name} {m.version} on {m.backend}" for m in (s.model for s in scores)
+    )
 
     def share(count: int) -> float:
-        return count / len(rows)
+        return count / len(scores)
 
     return Summary(
         session.stream,
-        len(rows),
+        len(scores),
         float(session.t_s[-1] - session.t_s[0]),
         fmean(valued) if valued else None,
         sum(v > POSITIVE for v in valued) / len(valued) if valued else None,
         sum(v < -POSITIVE for v in valued) / len(valued) if valued else None,
         fmean(widths) if widths else None,
-        share(len(rows) - len(valued)),
-        share(sum(row.speaking for row in rows)),
-        share(sum(row.faces > 0 for row in rows)),
+        share(len(scores) - len(valued)),
+        share(sum(score.speaking for score in scores)),
+        share(sum(score.faces > 0 for score in scores)),
         float(p50),
         float(p95),
         sum(loss.count for loss in session.losses if loss.kind == "lost"),
         sum(loss.count for loss in session.losses if loss.kind == "dropped"),
-        sum(row.mark is not None for row in rows),
+        sum(score.mark is not None for score in scores),
         ", ".join(models),
-        all(row.trained for row in rows),
+        all(score.model.trained for score in scores),
     )

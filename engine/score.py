@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from engine.backends.select import choose
 from engine.inference.offline import score_clip
 from engine.settings import EngineSettings
+from engine.wire.rows import row_of
 from models import bundle as bundles
 
 
 def score_to_file(clip: Path, out: Path, settings: EngineSettings) -> str:
     """Score a clip into JSON lines and return one line about it.
+
+    The rows are those of a recording, which ``plot`` and ``replay`` read: one is received when
+    its window ends, as if the clip had been played from now on. ``out`` is replaced once all of
+    them are written; a clip that cannot be read leaves it as it was.
 
     Raises:
         OSError: ``out`` cannot be written.
@@ -24,15 +32,30 @@ def score_to_file(clip: Path, out: Path, settings: EngineSettings) -> str:
         settings.backend, bundle, settings.inference.threads, settings.tensorrt
     ).backend
     backend.warm_up()
-    begin_s = time.perf_counter()
-    number, span_ns = 0, 0
-    with out.open("w") as file:
+    begin_s, played_s = time.perf_counter(), time.time()
+    number = 0
+    with replacing(out) as file:
         for score in score_clip(clip, settings, bundle, backend):
-            file.write(json.dumps(asdict(score)) + "\n")
-            number, span_ns = number + 1, max(span_ns, score.envelope.t_end_ns)
+            row = row_of(score, played_s + score.envelope.t_end_ns / 1e9)
+            file.write(json.dumps(row.values(), allow_nan=False) + "\n")
+            number += 1
     took_s = time.perf_counter() - begin_s
     note = "" if bundle.config.trained else "; UNTRAINED: random weights, they mean nothing"
     return f"{number} scores in {took_s:.2f} s to {out}{note}"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of ``path`` at the end, and only if nothing went wrong."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def quick_benchmark(clip: Path, settings: EngineSettings) -> str:

@@ -12,9 +12,9 @@ from typing import Literal
 
 from clients.dashboard.history import SLOT_MS, SPAN_MS, History
 from clients.events import NS_PER_S, Event, Gap, Stale
-from clients.rows import NAMES, row_of
 from engine.wire.clock import this_clock
 from engine.wire.messages import Clock, Score, Status
+from engine.wire.rows import row_of
 
 SILENT_S = 3.0
 SILENT_HOPS = 3.0
@@ -94,9 +94,7 @@ def _fields(view: object) -> dict[str, object]:
 
 def score_json(score: Score, t_ms: float) -> str:
     """A score as flat JSON: the columns of a recording, and the time."""
-    row = row_of(score, t_ms / 1000)
-    values = {name: getattr(row, name) for name in NAMES}
-    return json.dumps(values | {"t_ms": t_ms}, allow_nan=False)
+    return json.dumps(row_of(score, t_ms / 1000).values() | {"t_ms": t_ms}, allow_nan=False)
 
 
 @dataclass(slots=True)

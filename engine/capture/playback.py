@@ -7,9 +7,10 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from engine.capture.clip import read_clip, resolve_clip
 from engine.capture.stamps import NS_PER_S, Stamper

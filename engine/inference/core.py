@@ -26,10 +26,12 @@ from engine.wire.messages import (
     Envelope,
     Latency,
     Message,
+    Modalities,
     ModalityState,
     ModelInfo,
     Score,
     Text,
+    TextState,
     Video,
 )
 from models.bundle import Bundle
@@ -246,12 +248,14 @@ class InferenceCore:
             trend=rolling.trend_per_s,
             trigger="speech_end" if ended and not spoke_on else "hop",
             reason=rolling.reason,
-            audio=_state_of(window, fused, "audio", window.voiced),
-            video=_state_of(
-                window, fused, "video", state.video.quality(window.due.start_ns, end_ns)
+            modalities=Modalities(
+                audio=_state_of(window, fused, "audio", window.voiced),
+                video=_state_of(
+                    window, fused, "video", state.video.quality(window.due.start_ns, end_ns)
+                ),
+                text=_state_of(window, fused, "text", None),
             ),
-            text=_state_of(window, fused, "text", None),
-            text_source=window.text_source,
+            transcript=TextState(source=window.text_source),
             speaking=spoke_on,
             faces=state.video.faces if state.video.progress.is_live(end_ns, 10**9) else 0,
             latency_ms=Latency(

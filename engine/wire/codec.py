@@ -1,55 +1,119 @@
 """The codec: messages to frames and back. Pure; docs/protocol.md says the same in words.
 
 A message is ``[topic, header]`` or ``[topic, header, buffer]``: the header is one msgpack map,
-an array is a raw frame beside it. What is decoded came from a stranger: sizes are checked before
-unpacking, types and ranges after, dtype and shape before an array is made of a buffer. Unknown
-header fields are ignored, so that fields may be added.
+an array is a raw frame beside it. What a header holds follows from the structs in ``messages``.
+What is decoded came from a stranger: sizes are checked before unpacking, types and ranges by the
+structs, dtype and shape before an array is made of a buffer. Unknown header fields are ignored,
+so that fields may be added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-import msgpack
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from engine.wire.fields import Fields, WireError
+from engine.wire.fields import WireError, describe, explain, optional
 from engine.wire.messages import (
+    ADDED,
     SCHEMA,
-    VALENCE_RANGE,
     Audio,
-    Box,
-    Clock,
     Envelope,
-    Interval,
-    Latency,
     Message,
-    ModalityState,
-    ModelInfo,
-    NoValueReason,
+    Raw,
     Score,
     Status,
     Text,
-    TextSource,
-    Trigger,
     Video,
-    WorkerKind,
-    WorkerState,
 )
 
 __all__ = ["Frame", "WireError", "decode", "encode", "topic"]
 
 Frame = bytes | memoryview
 
-MAX_TOPIC = 128
+MAX_TOPIC = 320
 MAX_HEADER = 64 * 1024
 MAX_BUFFER = 1024 * 1024
-MAX_SAMPLES = 16_000
-MAX_CROP_PX = 512
-MAX_TRANSCRIPT = 10_000
-KINDS = {Audio: "audio", Video: "video", Text: "text", Score: "score", Status: "status"}
+KINDS: dict[type[Message], str] = {
+    Audio: "audio",
+    Video: "video",
+    Text: "text",
+    Score: "score",
+    Status: "status",
+}
+
+
+class Buffer(Struct, frozen=True):
+    """A raw frame that follows the header."""
+
+    name: Annotated[str, Meta(max_length=16)]
+    dtype: Annotated[str, Meta(max_length=8)]
+    shape: Annotated[list[Annotated[int, Meta(ge=1, le=2**31)]], Meta(max_length=3)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How one kind of message lies on the wire."""
+
+    message: type[Message]
+    header: Any
+    """Struct of the whole header: the envelope's fields and the message's own."""
+    fields: tuple[str, ...]
+    arrays: dict[str, Raw]
+    required: frozenset[str]
+    """Arrays without which there is no message."""
+
+
+def _form(message: type[Message], kind: str) -> _Form:
+    hints = get_type_hints(message, include_extras=True)
+    arrays, required = {}, set()
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [("schema", Any)]
+    for owner in (Envelope, message):
+        defaults = {info.name: info for info in msgspec.structs.fields(owner)}
+        for name, hint in get_type_hints(owner, include_extras=True).items():
+            marks = get_args(hint) if get_origin(hint) is Annotated else ()
+            raw = next((mark for mark in marks if isinstance(mark, Raw)), None)
+            if raw is not None:
+                arrays[name] = raw
+                required |= set() if optional(hint) else {name}
+            elif name != "envelope":
+                left_out = None if optional(hint) else msgspec.NODEFAULT
+                if ADDED in marks:
+                    left_out = defaults[name].default
+                written = defaults[name].encode_name
+                fields.append((name, hint, msgspec.field(default=left_out, name=written)))
+    names = tuple(name for name in hints if name != "envelope" and name not in arrays)
+    fields.append(("buffers", Annotated[list[Buffer], Meta(max_length=1)]))
+    header = msgspec.defstruct(
+        f"{message.__name__}Header",
+        fields,
+        frozen=True,
+        kw_only=True,
+        tag_field="kind",
+        tag=kind,
+    )
+    return _Form(message, header, names, arrays, frozenset(required))
+
+
+FORMS = {kind: _form(message, kind) for message, kind in KINDS.items()}
+_BY_HEADER = {form.header: form for form in FORMS.values()}
+_HEADERS: Any = Union[tuple(_BY_HEADER)]  # noqa: UP007 - made at run time
+_DECODER: Any = msgspec.msgpack.Decoder(_HEADERS)
+_SCHEMA: Any = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"expected a plain value, got {type(value).__name__}")
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 
 def topic(kind: str, stream: str) -> bytes:
@@ -60,24 +124,28 @@ def topic(kind: str, stream: str) -> bytes:
 def encode(message: Message) -> list[Frame]:
     """Make the frames of a message."""
     envelope, kind = message.envelope, KINDS[type(message)]
-    header: dict[str, Any] = {
-        "schema": SCHEMA,
-        "kind": kind,
-        "stream": envelope.stream,
-        "seq": envelope.seq,
-        "t_start_ns": envelope.t_start_ns,
-        "t_end_ns": envelope.t_end_ns,
-        "t_sent_ns": envelope.t_sent_ns,
-        "clock": {"host": envelope.clock.host, "boot_id": envelope.clock.boot_id},
-        "buffers": [],
-    }
-    array = _WRITERS[kind](message, header)
-    frames: list[Frame] = [topic(kind, envelope.stream)]
-    if array is None:
-        return [*frames, msgpack.packb(header)]
-    name, values = array
-    header["buffers"] = [{"name": name, "dtype": values.dtype.str, "shape": list(values.shape)}]
-    return [*frames, msgpack.packb(header), np.ascontiguousarray(values).data.cast("B")]
+    form = FORMS[kind]
+    values = {name: getattr(message, name) for name in form.fields}
+    buffers, frames = [], []
+    for name, raw in form.arrays.items():
+        array: NDArray[Any] | None = getattr(message, name)
+        if array is not None:
+            array = np.ascontiguousarray(array, raw.dtype)
+            buffers.append(Buffer(name, raw.dtype, list(array.shape)))
+            frames.append(array.data.cast("B"))
+    header = form.header(
+        schema=SCHEMA,
+        stream=envelope.stream,
+        seq=envelope.seq,
+        t_start_ns=envelope.t_start_ns,
+        t_end_ns=envelope.t_end_ns,
+        t_sent_ns=envelope.t_sent_ns,
+        clock=envelope.clock,
+        repeated=envelope.repeated,
+        buffers=buffers,
+        **values,
+    )
+    return [topic(kind, envelope.stream), _ENCODER.encode(header), *frames]
 
 
 def decode(frames: Sequence[Frame]) -> Message:
@@ -93,280 +161,72 @@ def decode(frames: Sequence[Frame]) -> Message:
         if len(frame) > limit:
             raise WireError(f"{name}: expected at most {limit} bytes, got {len(frame)}")
     try:
-        header = msgpack.unpackb(frames[1], ext_hook=_refuse_extension, strict_map_key=True)
-    except WireError:
-        raise
-    except Exception as error:  # msgpack raises a dozen kinds, RecursionError among them
-        raise WireError(f"header: not msgpack ({type(error).__name__})") from None
-    fields = Fields.of(header, "header")
-    schema = fields.integer("schema")
-    if schema != SCHEMA:
-        raise WireError(f"header.schema: expected {SCHEMA}, got {schema}")
-    kind = fields.choice("kind", tuple(KINDS.values()))
-    envelope = _read_envelope(fields)
+        header = _DECODER.decode(frames[1])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(_reason(frames[1], error)) from None
+    form = _BY_HEADER[type(header)]
+    if type(header.schema) is not int or header.schema != SCHEMA:
+        raise WireError(_reason(frames[1], ValueError()))
+    envelope = _envelope(header)
+    kind = KINDS[form.message]
     if bytes(frames[0]) != topic(kind, envelope.stream):
         raise WireError(f"topic: expected that of the header's kind and stream, {kind}/")
-    array = _read_array(fields, frames[2:])
-    if array is not None and kind not in ("audio", "video"):
-        raise WireError(f"buffers: expected none in a {kind} message")
-    message: Message = _READERS[kind](envelope, fields, array)
-    return message
+    values = {name: getattr(header, name) for name in form.fields}
+    array = _array(form, header.buffers, frames[2:])
+    return form.message(envelope=envelope, **values, **array)
 
 
-def _refuse_extension(code: int, data: bytes) -> None:
-    raise WireError(f"header: expected no extension types, got code {code} of {len(data)} bytes")
+def _reason(header: Frame, error: Exception) -> str:
+    """Say what is wrong with a header, its schema first: another one's fields mean other things."""
+    try:
+        values = _SCHEMA.decode(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
+        if isinstance(fault, msgspec.ValidationError):
+            return "header: expected a map with text keys"
+        return f"header: not msgpack ({type(fault).__name__})"
+    schema, kind = values.get("schema"), values.get("kind")
+    if type(schema) is not int or schema != SCHEMA:
+        return f"header.schema: expected {SCHEMA}, got {describe(schema)}"
+    form = FORMS.get(kind) if isinstance(kind, str) else None
+    if form is None:
+        return f"header.kind: expected one of {', '.join(FORMS)}, got {describe(kind)}"
+    return explain(error, values, form.header, "header")
 
 
-def _read_envelope(fields: Fields) -> Envelope:
-    stream = fields.text("stream", 64)
+def _envelope(header: Any) -> Envelope:
+    stream = header.stream
     if not stream or "/" in stream or not stream.isprintable():
         raise WireError("header.stream: expected a printable name without a slash")
-    clock = fields.map("clock")
-    start, end = fields.integer("t_start_ns"), fields.integer("t_end_ns")
+    start, end = header.t_start_ns, header.t_end_ns
     if end < start:
         raise WireError(f"header.t_end_ns: expected at least t_start_ns {start}, got {end}")
-    return Envelope(
-        stream,
-        fields.integer("seq"),
-        start,
-        end,
-        fields.integer("t_sent_ns"),
-        Clock(clock.text("host"), clock.text("boot_id")),
-    )
+    return Envelope(stream, header.seq, start, end, header.t_sent_ns, header.clock, header.repeated)
 
 
-def _read_array(fields: Fields, buffers: Sequence[Frame]) -> tuple[str, NDArray[Any]] | None:
-    described = fields.items("buffers", 1)
-    if len(described) != len(buffers):
-        raise WireError(f"buffers: header describes {len(described)}, {len(buffers)} came")
-    if not buffers:
-        return None
-    entry = Fields.of(described[0], "header.buffers[0]")
-    name = entry.choice("name", ("samples", "crop"))
-    dtype, axes = {"samples": ("<i2", 1), "crop": ("|u1", 3)}[name]
-    entry.choice("dtype", (dtype,))
-    shape = entry.items("shape", axes)
-    if len(shape) != axes or any(type(n) is not int or n < 1 for n in shape):
-        raise WireError(f"header.buffers[0].shape: expected {axes} positive integers")
-    size = int(np.dtype(dtype).itemsize)
-    for axis in shape:
-        size *= axis
-    if size != len(buffers[0]):
-        raise WireError(f"buffers[0]: expected {size} bytes by its shape, got {len(buffers[0])}")
-    values = np.frombuffer(buffers[0], dtype).reshape(shape)
-    values.flags.writeable = False
-    return name, values
-
-
-# Audio
-
-
-def _write_audio(message: Audio, header: dict[str, Any]) -> tuple[str, NDArray[Any]]:
-    header["rate_hz"] = 16_000
-    header["speech"] = list(message.speech)
-    header["frame_ms"] = message.frame_ms
-    header["level_dbfs"] = message.level_dbfs
-    header["gap_samples"] = message.gap_samples
-    return "samples", message.samples.astype("<i2", copy=False)
-
-
-def _read_audio(envelope: Envelope, fields: Fields, array: tuple[str, Any] | None) -> Audio:
-    if array is None or array[0] != "samples" or len(array[1]) > MAX_SAMPLES:
-        raise WireError(f"buffers: expected samples, int16 [N], N at most {MAX_SAMPLES}")
-    fields.integer("rate_hz", 16_000, 16_000)
-    speech = fields.items("speech", 100)
-    if any(type(flag) is not bool for flag in speech):
-        raise WireError("header.speech: expected a list of true and false")
-    frame_ms = fields.integer("frame_ms", 10, 30)
-    if frame_ms % 10:
-        raise WireError(f"header.frame_ms: expected 10, 20 or 30, got {frame_ms}")
-    return Audio(
-        envelope,
-        array[1],
-        tuple(speech),
-        frame_ms,
-        fields.number("level_dbfs", -200, 10),
-        fields.integer("gap_samples"),
-    )
-
-
-# Video
-
-
-def _write_video(message: Video, header: dict[str, Any]) -> tuple[str, NDArray[Any]] | None:
-    box = message.box
-    header["faces"] = message.faces
-    header["box"] = None if box is None else [box.x, box.y, box.width, box.height]
-    header["track_id"] = message.track_id
-    header["detector_score"] = message.detector_score
-    return None if message.crop is None else ("crop", message.crop)
-
-
-def _read_video(envelope: Envelope, fields: Fields, array: tuple[str, Any] | None) -> Video:
-    crop = None
-    if array is not None:
-        crop = array[1]
-        if array[0] != "crop" or crop.shape[2] != 3 or max(crop.shape) > MAX_CROP_PX:
-            raise WireError(
-                f"buffers: expected a crop, uint8 [H, W, 3], H and W at most {MAX_CROP_PX}"
-            )
-    box = None
-    if fields.has("box"):
-        numbers = fields.items("box", 4)
-        if len(numbers) != 4 or any(type(n) is not int or abs(n) > 100_000 for n in numbers):
-            raise WireError("header.box: expected 4 integers x, y, width, height")
-        box = Box(*numbers)
-    return Video(
-        envelope,
-        fields.integer("faces", 0, 10_000),
-        crop,
-        box,
-        fields.optional_integer("track_id"),
-        fields.optional_number("detector_score", 0, 1),
-    )
-
-
-# Text
-
-
-def _write_text(message: Text, header: dict[str, Any]) -> None:
-    header["text"] = message.text
-
-
-def _read_text(envelope: Envelope, fields: Fields, array: tuple[str, Any] | None) -> Text:
-    return Text(envelope, fields.text("text", MAX_TRANSCRIPT))
-
-
-# Score
-
-
-def _write_score(message: Score, header: dict[str, Any]) -> None:
-    interval, latency, model = message.interval, message.latency_ms, message.model
-    header["valence"] = message.valence
-    header["valence_window"] = message.valence_window
-    header["interval"] = None if interval is None else [interval.low, interval.high]
-    header["trend"] = message.trend
-    header["trigger"] = message.trigger
-    header["reason"] = message.reason
-    header["modalities"] = {
-        name: {
-            "present": state.present,
-            "coverage": state.coverage,
-            "weight": state.weight,
-            "quality": state.quality,
-        }
-        for name, state in (
-            ("audio", message.audio),
-            ("video", message.video),
-            ("text", message.text),
+def _array(form: _Form, described: list[Buffer], frames: Sequence[Frame]) -> dict[str, Any]:
+    if len(described) != len(frames):
+        raise WireError(f"buffers: header describes {len(described)}, {len(frames)} came")
+    if form.required - {buffer.name for buffer in described}:
+        raise WireError(f"buffers: expected {', '.join(sorted(form.required))}")
+    if not frames:
+        return {}
+    buffer, place = described[0], "header.buffers[0]"
+    raw = form.arrays.get(buffer.name)
+    if raw is None:
+        known = ", ".join(form.arrays) or "none"
+        raise WireError(f"{place}.name: expected {known} in a {KINDS[form.message]} message")
+    if buffer.dtype != raw.dtype:
+        raise WireError(f"{place}.dtype: expected {raw.dtype}, got a text of {len(buffer.dtype)}")
+    fixed = raw.last is not None and buffer.shape[-1:] != [raw.last]
+    if len(buffer.shape) != raw.axes or max(buffer.shape) > raw.longest or fixed:
+        last = "" if raw.last is None else f", the last {raw.last}"
+        raise WireError(
+            f"{place}.shape: expected {raw.axes} axes of at most {raw.longest}{last}, "
+            f"got {buffer.shape}"
         )
-    }
-    header["text"] = {"source": message.text_source}
-    header["speaking"] = message.speaking
-    header["faces"] = message.faces
-    header["latency_ms"] = {
-        "transport": latency.transport,
-        "wait": latency.wait,
-        "encode": latency.encode,
-        "fuse": latency.fuse,
-        "total": latency.total,
-    }
-    header["dropped"] = message.dropped
-    header["model"] = {
-        "name": model.name,
-        "version": model.version,
-        "sha256": model.sha256,
-        "backend": model.backend,
-        "precision": model.precision,
-        "trained": model.trained,
-    }
-    header["mark"] = message.mark
-
-
-def _read_score(envelope: Envelope, fields: Fields, array: tuple[str, Any] | None) -> Score:
-    low, high = VALENCE_RANGE
-    interval = None
-    if fields.has("interval"):
-        ends = fields.items("interval", 2)
-        numbers = [type(end) in (int, float) and low <= end <= high for end in ends]
-        if len(ends) != 2 or not all(numbers) or ends[0] > ends[1]:
-            raise WireError("header.interval: expected [low, high] within [-3, 3]")
-        interval = Interval(float(ends[0]), float(ends[1]))
-    reason: NoValueReason | None = None
-    if fields.has("reason"):
-        reason = fields.choice("reason", get_args(NoValueReason))
-    modalities, latency, model = (fields.map(n) for n in ("modalities", "latency_ms", "model"))
-    audio, video, text = (_read_modality(modalities.map(n)) for n in ("audio", "video", "text"))
-    return Score(
-        envelope,
-        fields.optional_number("valence", low, high),
-        fields.optional_number("valence_window", low, high),
-        interval,
-        fields.optional_number("trend"),
-        fields.choice("trigger", get_args(Trigger)),
-        reason,
-        audio,
-        video,
-        text,
-        fields.map("text").choice("source", get_args(TextSource)),
-        fields.flag("speaking"),
-        fields.integer("faces", 0, 10_000),
-        Latency(*(latency.number(n) for n in ("transport", "wait", "encode", "fuse", "total"))),
-        fields.integer("dropped"),
-        ModelInfo(
-            model.text("name"),
-            model.text("version"),
-            model.text("sha256"),
-            model.text("backend"),
-            model.text("precision"),
-            model.flag("trained"),
-        ),
-        fields.optional_text("mark"),
-    )
-
-
-def _read_modality(fields: Fields) -> ModalityState:
-    return ModalityState(
-        fields.flag("present"),
-        fields.number("coverage", 0, 1),
-        fields.number("weight", 0, 1),
-        fields.optional_number("quality", 0, 1),
-    )
-
-
-# Status
-
-
-def _write_status(message: Status, header: dict[str, Any]) -> None:
-    header["worker"] = message.worker
-    header["state"] = message.state
-    header["detail"] = message.detail
-    header["counters"] = message.counters
-    header["gauges"] = message.gauges
-
-
-def _read_status(envelope: Envelope, fields: Fields, array: tuple[str, Any] | None) -> Status:
-    return Status(
-        envelope,
-        fields.choice("worker", get_args(WorkerKind)),
-        fields.choice("state", get_args(WorkerState)),
-        fields.text("detail", 1000),
-        fields.integers("counters"),
-        fields.numbers("gauges"),
-    )
-
-
-_WRITERS: dict[str, Any] = {
-    "audio": _write_audio,
-    "video": _write_video,
-    "text": _write_text,
-    "score": _write_score,
-    "status": _write_status,
-}
-_READERS: dict[str, Any] = {
-    "audio": _read_audio,
-    "video": _read_video,
-    "text": _read_text,
-    "score": _read_score,
-    "status": _read_status,
-}
+    size = int(np.dtype(raw.dtype).itemsize) * int(np.prod(buffer.shape, dtype=np.int64))
+    if size != len(frames[0]):
+        raise WireError(f"buffers[0]: expected {size} bytes by its shape, got {len(frames[0])}")
+    values = np.frombuffer(frames[0], raw.dtype).reshape(buffer.shape)
+    values.flags.writeable = False
+    return {buffer.name: values}

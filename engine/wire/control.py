@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from engine.wire.fields import Fields, WireError
-from engine.wire.messages import Clock
+from msgspec import Meta, Struct
+
+from engine.wire.fields import WireError, convert
+from engine.wire.messages import Clock, Label, Name
 
 Command = Literal["describe", "ping", "pause", "resume", "mark", "clock"]
-COMMANDS: tuple[Command, ...] = ("describe", "ping", "pause", "resume", "mark", "clock")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One request; ``stream`` None means all streams."""
 
     command: Command
-    stream: str | None = None
-    label: str = ""
+    stream: Name | None = None
+    label: Label = ""
     """Of a ``mark``."""
     clock: Clock | None = None
     """Whose offset ``clock`` publishes."""
-    offset_ns: int = 0
+    offset_ns: Annotated[int, Meta(ge=-(2**62), le=2**62)] = 0
     """The worker's clock minus the sender's."""
 
 
@@ -33,17 +32,11 @@ def parse(values: Mapping[str, Any]) -> Request:
     Raises:
         WireError: an unknown command or a field out of its range.
     """
-    fields = Fields.of(dict(values), "request")
-    command = fields.choice("command", COMMANDS)
-    stream = fields.optional_text("stream", 64)
-    if command == "mark":
-        label = fields.text("label", 256)
-        if not label.isprintable() or not label:
-            raise WireError("request.label: expected a printable text")
-        return Request(command, stream, label)
-    if command == "clock":
-        clock = fields.map("clock")
-        whose = Clock(clock.text("host"), clock.text("boot_id"))
-        offset = fields.integer("offset_ns", -(2**62), 2**62)
-        return Request(command, stream, clock=whose, offset_ns=offset)
-    return Request(command, stream)
+    request = convert(dict(values), Request, "request")
+    if request.command == "mark" and not (request.label and request.label.isprintable()):
+        raise WireError("request.label: expected a printable text")
+    if request.command == "clock" and request.clock is None:
+        raise WireError("request.clock: expected a map with text keys, got nil")
+    if request.command == "clock" and "offset_ns" not in values:
+        raise WireError("request.offset_ns: expected an integer, got nil")
+    return request

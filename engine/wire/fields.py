@@ -1,126 +1,137 @@
-"""Reading a stranger's map: every field with its type and range checked, or one clear error."""
+"""A stranger's map against a struct's types: an error is one line and repeats none of its text."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-Choice = TypeVar("Choice", bound=str)
+import msgspec
+from msgspec import Meta, Struct
 
-INT64_MAX = 2**63 - 1
-MAX_ENTRIES = 256
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+Shape = TypeVar("Shape", bound=Struct)
+
+_PLACE = re.compile(r" - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
+_STEP = re.compile(r"\.(?P<name>\w+)|\[(?P<index>\d+|\.\.\.)\]")
 
 
 class WireError(Exception):
-    """A message that is not by the protocol, or a socket that cannot be had; one line."""
+    """A message that breaks the protocol, or a socket that cannot be used; one line."""
 
 
-class Fields:
-    """Typed reading of a decoded msgpack map; ``place`` names it in errors."""
+def convert(values: object, kind: type[Shape], place: str) -> Shape:
+    """Make a struct of decoded values; unknown keys are ignored.
 
-    __slots__ = ("_map", "_place")
-
-    def __init__(self, values: Mapping[str, Any], place: str) -> None:
-        self._map = values
-        self._place = place
-
-    @staticmethod
-    def of(values: object, place: str) -> Fields:
-        """Take a value that has to be a map with text keys."""
-        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-            raise WireError(f"{place}: expected a map with text keys, got {_kind(values)}")
-        return Fields(values, place)
-
-    def has(self, name: str) -> bool:
-        """Whether a field is there and not nil."""
-        return self._map.get(name) is not None
-
-    def integer(self, name: str, low: int = 0, high: int = INT64_MAX) -> int:
-        """An integer in [low, high]."""
-        value = self._map.get(name)
-        if type(value) is not int or not low <= value <= high:
-            raise self._error(name, f"an integer in [{low}, {high}]", value)
-        return value
-
-    def number(self, name: str, low: float = -1e12, high: float = 1e12) -> float:
-        """A finite number in [low, high]."""
-        value: Any = self._map.get(name)
-        is_number = isinstance(value, float | int) and not isinstance(value, bool)
-        if is_number and math.isfinite(value) and low <= value <= high:
-            return float(value)
-        raise self._error(name, f"a number in [{low:g}, {high:g}]", value)
-
-    def optional_number(self, name: str, low: float = -1e12, high: float = 1e12) -> float | None:
-        """A finite number in [low, high], or nil."""
-        return self.number(name, low, high) if self.has(name) else None
-
-    def optional_integer(self, name: str, low: int = 0, high: int = INT64_MAX) -> int | None:
-        """An integer in [low, high], or nil."""
-        return self.integer(name, low, high) if self.has(name) else None
-
-    def flag(self, name: str) -> bool:
-        """True or false."""
-        value = self._map.get(name)
-        if type(value) is not bool:
-            raise self._error(name, "true or false", value)
-        return value
-
-    def text(self, name: str, longest: int = 256) -> str:
-        """A text of at most ``longest`` characters."""
-        value = self._map.get(name)
-        if type(value) is not str or len(value) > longest:
-            raise self._error(name, f"a text of at most {longest} characters", value)
-        return value
-
-    def optional_text(self, name: str, longest: int = 256) -> str | None:
-        """A text, or nil."""
-        return self.text(name, longest) if self.has(name) else None
-
-    def choice(self, name: str, choices: tuple[Choice, ...]) -> Choice:
-        """One of a few texts."""
-        value = self._map.get(name)
-        for known in choices:
-            if value == known:
-                return known
-        raise self._error(name, f"one of {', '.join(choices)}", value)
-
-    def map(self, name: str) -> Fields:
-        """A map within the map."""
-        return Fields.of(self._map.get(name), f"{self._place}.{name}")
-
-    def items(self, name: str, longest: int) -> list[Any]:
-        """A list of at most ``longest`` items."""
-        value = self._map.get(name)
-        if type(value) is not list or len(value) > longest:
-            raise self._error(name, f"a list of at most {longest} items", value)
-        return value
-
-    def numbers(self, name: str) -> dict[str, float]:
-        """A map of at most 256 plain names to finite numbers."""
-        inner = self._named(name)
-        return {key: inner.number(key) for key in inner._map}
-
-    def integers(self, name: str) -> dict[str, int]:
-        """A map of at most 256 plain names to integers from 0."""
-        inner = self._named(name)
-        return {key: inner.integer(key) for key in inner._map}
-
-    def _named(self, name: str) -> Fields:
-        """A map whose keys are safe to repeat in an error, a log or a metric."""
-        inner = self.map(name)
-        if len(inner._map) > MAX_ENTRIES or not all(map(PLAIN_NAME.fullmatch, inner._map)):
-            expected = f"at most {MAX_ENTRIES} names of letters, digits and underscores"
-            raise self._error(name, expected, inner._map)
-        return inner
-
-    def _error(self, name: str, expected: str, value: object) -> WireError:
-        return WireError(f"{self._place}.{name}: expected {expected}, got {_kind(value)}")
+    Raises:
+        WireError: names the field, expected and actual.
+    """
+    try:
+        return msgspec.convert(values, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise WireError(explain(error, values, kind, place)) from None
 
 
-def _kind(value: object) -> str:
+def explain(error: Exception, values: object, kind: Any, place: str) -> str:
+    """Say in our words where and why ``values`` do not make a ``kind``.
+
+    msgspec's own words may repeat a value, which can be what somebody said; of them only the
+    place is taken, and that holds names of our own fields.
+    """
+    told = str(error)
+    found = _PLACE.search(told)
+    path = "" if found is None else found["path"]
+    if found is not None and found["key"]:
+        path += "[...]"
+    if (missing := _MISSING.match(told)) is not None:
+        path += f".{missing['name']}"
+    steps = [m["name"] or m["index"] for m in _STEP.finditer(path)]
+    wanted = type_at(kind, steps)
+    expected = "another value" if wanted is None else expectation(wanted)
+    if told.startswith("expected "):  # a rule of a struct of ours, which repeats nothing
+        expected = told.removeprefix("expected ").partition(" - at ")[0]
+    shown = "".join(f".{step}" if step.isidentifier() else f"[{step}]" for step in steps)
+    return f"{place}{shown}: expected {expected}, got {describe(value_at(values, steps))}"
+
+
+def type_at(kind: Any, steps: list[str]) -> Any:
+    """Type of the field that ``steps`` lead to; None where they leave what is known."""
+    for step in steps:
+        kind, _ = bare(kind)
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            if kind.__struct_config__.array_like and step.isdigit():
+                step = kind.__struct_fields__[int(step)]
+            names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+            kind = get_type_hints(kind, include_extras=True).get(names.get(step, step))
+        else:
+            inner = [arg for arg in get_args(kind) if arg is not ...]
+            kind = inner[-1] if inner else None
+        if kind is None:
+            return None
+    return kind
+
+
+def value_at(values: Any, steps: list[str]) -> Any:
+    """Value that ``steps`` lead to; None where there is none."""
+    for step in steps:
+        if isinstance(values, dict):
+            values = values.get(step)
+        elif isinstance(values, list) and step.isdigit() and int(step) < len(values):
+            values = values[int(step)]
+        else:
+            return None
+    return values
+
+
+def bare(kind: Any) -> tuple[Any, Meta | None]:
+    """A type without ``| None`` and ``Annotated``, and its bounds."""
+    meta = None
+    while True:
+        if get_origin(kind) is Annotated:
+            kind, *extra = get_args(kind)
+            meta = next((item for item in extra if isinstance(item, Meta)), meta)
+        elif get_origin(kind) in (Union, UnionType):
+            kind = next(arg for arg in get_args(kind) if arg is not NoneType)
+        else:
+            return kind, meta
+
+
+def optional(kind: Any) -> bool:
+    """Whether a type allows None."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind)
+
+
+def expectation(kind: Any) -> str:
+    """A type and its range in words, for errors and for the protocol's page."""
+    plain, meta = bare(kind)
+    nil = " or nil" if optional(kind) else ""
+    if get_origin(plain) is Literal:
+        choices = ", ".join(str(choice) for choice in get_args(plain))
+        return f"{'one of ' if len(get_args(plain)) > 1 else ''}{choices}{nil}"
+    if plain is bool:
+        return f"true or false{nil}"
+    if plain in (int, float):
+        low, high = (None, None) if meta is None else (meta.ge, meta.le)
+        noun = "an integer" if plain is int else "a number"
+        return f"{noun} in [{low:g}, {high:g}]{nil}" if plain is float else (
+            f"{noun} in [{low}, {high}]{nil}"
+        )  # fmt: skip
+    if plain is str:
+        if meta is not None and meta.pattern is not None:
+            return f"a name of letters, digits and underscores{nil}"
+        longest = None if meta is None else meta.max_length
+        return f"a text of at most {longest} characters{nil}"
+    if isinstance(plain, type) and issubclass(plain, Struct):
+        if plain.__struct_config__.array_like:
+            return f"a list of {', '.join(plain.__struct_fields__)}{nil}"
+        return f"a map with text keys{nil}"
+    most = "" if meta is None else f" of at most {meta.max_length}"
+    return f"{'a map' if get_origin(plain) is dict else 'a list'}{most}{nil}"
+
+
+def describe(value: object) -> str:
     """A stranger's value in a few words: numbers whole, of all else the type and size alone."""
     if value is None:
         return "nil"

@@ -1,16 +1,18 @@
-"""Messages of the wire: what capture workers, the inference worker and clients say to each other.
+"""Messages of the wire: the one description of what workers and clients say to each other.
 
-Every message is a frozen dataclass; ``codec`` turns it into frames and back, and
-``docs/protocol.md`` is the contract. All times are nanoseconds of the sender's
-monotonic clock (``Clock`` says whose); all spans are half open, [t_start_ns, t_end_ns).
+Every message is a frozen msgspec struct whose types carry its ranges; ``codec`` turns it into
+frames and back by these types, ``rows`` flattens a score by them, and ``docs/protocol.md`` (the
+contract) and the tests' makers are checked against them. All times are nanoseconds of the
+sender's monotonic clock (``Clock`` says whose); all spans are half open, [t_start_ns, t_end_ns).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta, Struct, field
 from numpy.typing import NDArray
 
 SCHEMA = 1
@@ -18,6 +20,21 @@ SCHEMA = 1
 
 SAMPLE_RATE_HZ = 16_000
 VALENCE_RANGE = (-3.0, 3.0)
+LEVEL_RANGE_DBFS = (-120.0, 0.0)
+INT64_MAX = 2**63 - 1
+
+Natural = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+Faces = Annotated[int, Meta(ge=0, le=10_000)]
+Pixels = Annotated[int, Meta(ge=-100_000, le=100_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Valence = Annotated[float, Meta(ge=VALENCE_RANGE[0], le=VALENCE_RANGE[1])]
+Level = Annotated[float, Meta(ge=LEVEL_RANGE_DBFS[0], le=LEVEL_RANGE_DBFS[1])]
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
+"""Bounds of a float also keep NaN and infinity out."""
+Name = Annotated[str, Meta(max_length=64)]
+Label = Annotated[str, Meta(max_length=256)]
+Counter = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]{1,64}\Z")]
+"""A name that is safe to repeat in an error, a log or a metric."""
 
 Modality = Literal["audio", "video", "text"]
 TextSource = Literal["simulated", "given", "none"]
@@ -28,162 +45,213 @@ WorkerState = Literal["starting", "ready", "running", "paused", "reconnecting", 
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class Raw:
+    """How an array travels: a raw frame beside the header, described by its ``buffers``."""
+
+    dtype: str
+    axes: int
+    longest: int
+    """Of any axis."""
+    last: int | None = None
+    """Length of the last axis, where it is fixed."""
+
+
+ADDED = "added"
+"""Marks a field that came after schema 1 was in use: who does not send it means its default.
+
+Every other field has to be there, unless it may be nil; its default serves our own calls only.
+"""
+
+
+class Clock(Struct, frozen=True):
     """Whose monotonic clock stamped a message: two equal clocks can be compared directly."""
 
-    host: str
-    boot_id: str
+    host: Label
+    boot_id: Label
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """What every message carries: ``seq`` rises by one per stream and kind from 0."""
+class Envelope(Struct, frozen=True):
+    """What every message carries; its fields lie in the header itself."""
 
-    stream: str
-    seq: int
-    t_start_ns: int
-    t_end_ns: int
-    t_sent_ns: int
+    stream: Name
+    """Who is watched; of a status, the worker's name. Printable, without a slash."""
+    seq: Natural
+    """Rises by one per stream and kind, from 0."""
+    t_start_ns: Natural
+    t_end_ns: Natural
+    t_sent_ns: Natural
+    """When it was sent; a socket of ours stamps it."""
     clock: Clock
+    repeated: Annotated[bool, ADDED] = False
+    """Sent before, and sent again for a new subscriber: no news, and no sign of life."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Audio:
+class Audio(Struct, frozen=True, eq=False):
     """A chunk of microphone sound with the speech flag of each of its VAD frames."""
 
     envelope: Envelope
-    samples: NDArray[np.int16]
+    samples: Annotated[NDArray[np.int16], Raw("<i2", 1, 16_000)]
     """[N] mono at 16 kHz."""
-    speech: tuple[bool, ...]
+    speech: Annotated[tuple[bool, ...], Meta(max_length=100)]
     """One flag per VAD frame of ``frame_ms``, after hang-over."""
-    frame_ms: int
-    level_dbfs: float
-    """RMS level of the chunk; -120 for digital silence."""
-    gap_samples: int = 0
+    frame_ms: Literal[10, 20, 30]
+    level_dbfs: Level
+    """RMS level of the chunk; -120 for digital silence, and for anything below it."""
+    gap_samples: Natural = 0
     """Samples known to be lost between the previous chunk and this one."""
+    rate_hz: Literal[16_000] = 16_000
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(Struct, frozen=True, array_like=True):
     """A face in the camera picture, in pixels of the full frame."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: Pixels
+    y: Pixels
+    width: Pixels
+    height: Pixels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Video:
+class Video(Struct, frozen=True, eq=False):
     """One sampled camera frame: the scored face's crop, or word that there is none."""
 
     envelope: Envelope
-    faces: int
+    faces: Faces
     """Faces seen in the frame."""
-    crop: NDArray[np.uint8] | None = None
+    crop: Annotated[NDArray[np.uint8] | None, Raw("|u1", 3, 512, last=3)] = None
     """[H, W, 3] BGR crop of the scored face, nil without one."""
     box: Box | None = None
-    track_id: int | None = None
+    track_id: Natural | None = None
     """Stable identity of the scored face within the stream."""
-    detector_score: float | None = None
-    """Detector's confidence in (0, 1]; nil where the detector gives none."""
+    detector_score: Share | None = None
+    """Detector's confidence; nil where the detector gives none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """A real transcript of what was said from t_start_ns to t_end_ns."""
 
     envelope: Envelope
-    text: str
+    text: Annotated[str, Meta(max_length=10_000)]
 
 
-@dataclass(frozen=True, slots=True)
-class ModalityState:
+class Interval(Struct, frozen=True, array_like=True):
+    """90 % interval of a valence, low <= high."""
+
+    low: Valence
+    high: Valence
+
+    def __post_init__(self) -> None:
+        """Refuse an interval that is upside down."""
+        if self.low > self.high:
+            raise ValueError("expected [low, high] with low <= high")
+
+
+class ModalityState(Struct, frozen=True):
     """One modality's part in a score."""
 
     present: bool
-    coverage: float
-    """Share of the window its samples cover, 0 to 1."""
-    weight: float
-    """Its share in the fusion, 0 to 1; the present ones sum to 1."""
-    quality: float | None = None
-    """0 to 1: share of voiced frames (audio), mean detector score (video); nil if unknown."""
+    coverage: Share
+    """Share of the window its samples cover."""
+    weight: Share
+    """Its share in the fusion; the present ones sum to 1."""
+    quality: Share | None = None
+    """Share of voiced frames (audio), mean detector score (video); nil if unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Modalities(Struct, frozen=True):
+    """Each modality's part."""
+
+    audio: ModalityState
+    video: ModalityState
+    text: ModalityState
+
+
+class TextState(Struct, frozen=True):
+    """Where the text representation of a score comes from."""
+
+    source: TextSource
+
+
+class Latency(Struct, frozen=True):
     """Milliseconds of each stage between the window's last sample and the score's sending."""
 
-    transport: float
+    transport: Number
     """Capture of the newest sample to its arrival at the worker."""
-    wait: float
+    wait: Number
     """Arrival to the start of the micro-batch."""
-    encode: float
-    fuse: float
-    total: float
+    encode: Number
+    fuse: Number
+    total: Number
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(Struct, frozen=True):
     """Which model made a score, and on what."""
 
-    name: str
-    version: str
-    sha256: str
-    backend: str
-    precision: str
+    name: Label
+    version: Label
+    sha256: Label
+    backend: Label
+    precision: Label
     trained: bool
     """False for random weights: such a score means nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """90 % interval of the valence."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Struct, frozen=True, kw_only=True):
     """The rolling valence of a stream at t_end_ns, from the window that starts at t_start_ns."""
 
     envelope: Envelope
-    valence: float | None
-    """Rolling valence in [-3, 3]; nil when nothing supports one (``reason`` says why)."""
-    valence_window: float | None
+    valence: Valence | None
+    """Rolling valence; nil when nothing supports one (``reason`` says why)."""
+    valence_window: Valence | None
     """Unsmoothed valence of this window alone."""
     interval: Interval | None
-    trend: float | None
+    """Around ``valence``."""
+    trend: Number | None
     """Change of the rolling valence, per second, over the last seconds."""
     trigger: Trigger
     reason: NoValueReason | None
-    audio: ModalityState
-    video: ModalityState
-    text: ModalityState
-    text_source: TextSource
     speaking: bool
-    faces: int
+    faces: Faces
+    modalities: Modalities
+    transcript: TextState = field(name="text")
     latency_ms: Latency
-    dropped: int
+    dropped: Natural
     """Messages of this stream lost or dropped so far, by sender and worker together."""
-    model: ModelInfo
-    mark: str | None = None
+    mark: Label | None = None
     """Label of the last ``mark`` that falls into this hop."""
+    model: ModelInfo
+
+    @property
+    def audio(self) -> ModalityState:
+        """The sound's part."""
+        return self.modalities.audio
+
+    @property
+    def video(self) -> ModalityState:
+        """The face's part."""
+        return self.modalities.video
+
+    @property
+    def text(self) -> ModalityState:
+        """The text's part, given or simulated."""
+        return self.modalities.text
+
+    @property
+    def text_source(self) -> TextSource:
+        """Where the text comes from."""
+        return self.transcript.source
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """A worker's word about itself, once a second and at every change of state."""
 
     envelope: Envelope
     """``stream`` holds the worker's name; the span is the time since the last status."""
     worker: WorkerKind
     state: WorkerState
-    detail: str = ""
+    detail: Annotated[str, Meta(max_length=1000)] = ""
     """One line for people: what is being reconnected, which device, which backend."""
-    counters: dict[str, int] = field(default_factory=dict)
-    gauges: dict[str, float] = field(default_factory=dict)
+    counters: Annotated[dict[Counter, Natural], Meta(max_length=256)] = field(default_factory=dict)
+    gauges: Annotated[dict[Counter, Number], Meta(max_length=256)] = field(default_factory=dict)
 
 
 Message = Audio | Video | Text | Score | Status

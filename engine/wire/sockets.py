@@ -138,8 +138,8 @@ class IngestReceiver(_Socket):
                 messages.append(decode(frames))
             except WireError as fault:
                 self.last_fault = str(fault)
-                place = self.last_fault.partition(":")[0].split(".")[:2]
-                self.rejected[".".join(place)] += 1
+                place = self.last_fault.partition(":")[0].partition("[")[0]
+                self.rejected[".".join(place.split(".")[:2])] += 1
         return messages
 
 

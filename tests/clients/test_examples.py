@@ -15,8 +15,8 @@ import pytest
 
 from clients import Subscriber
 from clients.record import open_recording
-from clients.rows import row_of
 from engine.wire.messages import Score
+from engine.wire.rows import row_of
 from tests.support.peers import (
     ENVIRONMENT,
     PATIENCE_S,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from clients.bridges import BridgeError, Names
 from clients.lsl import CHANNELS, Offsets, Outlets, load, sample_of
@@ -18,7 +18,9 @@ MS = 1_000_000
 
 
 def test_a_sample_holds_the_channels_in_order_and_nan_for_what_is_absent() -> None:
-    score = replace(make_score(valence=1.0), text=replace(PRESENT, weight=0.25))
+    score = make_score(valence=1.0)
+    text = replace(PRESENT, weight=0.25)
+    score = replace(score, modalities=replace(score.modalities, text=text))
     sample = dict(zip((label for label, _ in CHANNELS), sample_of(score), strict=True))
     assert sample == {
         "valence": 1.0, "low": 0.0, "high": 2.0,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from clients.bridges import BridgeError
 from clients.events import NS_PER_S, Gap, Stale

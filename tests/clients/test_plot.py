@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from clients.plot import draw, plot
 from clients.reading import RecordingFile
 from clients.record import RecordError, open_recording
-from clients.rows import Row, row_of
 from clients.sessions import sessions
+from engine.wire.rows import Row, row_of
 from tests.support.scores import MODEL, make_score
 
 pytest.importorskip("matplotlib")
@@ -42,7 +42,7 @@ def test_a_gap_is_neither_bridged_nor_left_unmarked() -> None:
 
 def test_losses_marks_and_streams_are_drawn() -> None:
     rows = [row(0), row(1, mark="$smile$"), row(5, dropped=3), row(6, dropped=3)]
-    rows += [replace(row(0), stream="second $ <b>")]
+    rows += [row(0, stream="second $ <b>")]
     figure = draw(sessions(rows), "x")
     assert len(figure.axes) == 6
     first = figure.axes[0]
@@ -59,7 +59,7 @@ def test_more_scores_than_pixels_are_drawn_by_bins() -> None:
 
 
 def test_at_most_eight_streams_are_drawn_and_it_is_said() -> None:
-    rows = [replace(row(0), stream=f"s{n}") for n in range(10)]
+    rows = [row(0, stream=f"s{n}") for n in range(10)]
     figure = draw(sessions(rows), "x")
     assert len(figure.axes) == 24
     assert "the first 8 of 10 streams" in figure.get_suptitle()
@@ -82,8 +82,8 @@ def test_a_png_is_a_picture(tmp_path: Path) -> None:
 
 def test_the_page_needs_nothing_else_and_trusts_no_name(tmp_path: Path) -> None:
     untrained = replace(MODEL, trained=False)
-    rows = [replace(row(n, model=untrained), stream="<script>x()<b>") for n in range(3)]
-    rows[1] = replace(rows[1], mark="<img src=x>")
+    rows = [row(n, model=untrained, stream="<script>x()<b>") for n in range(3)]
+    rows[1] = row(1, model=untrained, stream="<script>x()<b>", mark="<img src=x>")
     recording = write(tmp_path / "x.jsonl", rows)
     recording.path.write_text(recording.path.read_text()[:-30])
     page = plot(recording, tmp_path / "x.html").read_text()

@@ -13,8 +13,8 @@ from clients import record
 from clients.reading import RecordingFile
 from clients.record import Parquet, RecordError, new_recording, open_recording, parts_of
 from clients.rotation import Limits, Rotating, files_of
-from clients.rows import Row, row_of
 from engine.wire.messages import Score
+from engine.wire.rows import Row, row_of
 from tests.support.messages import scores
 from tests.support.scores import make_score
 
@@ -191,7 +191,10 @@ def test_an_older_recording_is_told_as_such(tmp_path: Path, suffix: str) -> None
         (lambda lines: [lines[0], b"{broken\n", lines[2]], "line 2: not a row"),
         (lambda lines: [lines[0], b"[1]\n"], "line 2: expected a JSON object, got list"),
         (lambda lines: [b"\xff\xfe\n"], "line 1: not UTF-8 text"),
-        (lambda lines: [lines[0].replace(b'"valence": 0.5', b'"valence": 4')], "in [-3, 3], got 4"),
+        (
+            lambda lines: [lines[0].replace(b'"valence": 0.5', b'"valence": 4')],
+            "in [-3, 3] or nil, got 4",
+        ),
         (lambda lines: [lines[0].replace(b'"hop"', b'"hip"')], "expected one of hop, speech_end"),
         (lambda lines: [lines[0].replace(b'"seq": 0', b'"seq": ' + b"9" * 30)], "line 1: "),
         (lambda lines: [lines[0].replace(b'"main"', b'"\\ud800"')], "line 1: not a row"),

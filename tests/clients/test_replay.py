@@ -12,8 +12,8 @@ from clients import Gap, Subscriber
 from clients.reading import RecordingFile
 from clients.record import open_recording
 from clients.replay import Played, Replay, schedule
-from clients.rows import Row, row_of
 from engine.wire.messages import Score, Status
+from engine.wire.rows import Row, row_of
 from engine.wire.sockets import ScorePublisher, ScoreReceiver
 from tests.support.peers import Program, client, eventually
 from tests.support.scores import make_score

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as model_replace
 
-from clients.rows import Row, row_of
 from clients.sessions import Loss, sessions, summary
 from engine.wire.messages import Clock
+from engine.wire.rows import Row, row_of
 from tests.support.scores import MODEL, make_score
 
 EPOCH = 1e9
@@ -78,7 +79,8 @@ def test_bins_hold_mean_and_extremes_and_leave_gaps_empty() -> None:
 def test_the_summary_counts_shares() -> None:
     valences = [1.0, 2.0, -1.0, 0.0, None]
     rows = [row(100 + n, n, valence=v, latency_ms=10.0 + n) for n, v in enumerate(valences)]
-    rows[1] = replace(rows[1], mark="here", trained=False)
+    untrained = model_replace(MODEL, trained=False)
+    rows[1] = row(101, 1, valence=valences[1], latency_ms=11.0, mark="here", model=untrained)
     (session,) = sessions(rows)
     found = summary(session)
     assert (found.scores, found.seconds) == (5, pytest.approx(4))

@@ -8,40 +8,18 @@ standard input, ``beat`` sends a status and a score of ``beat`` for ever.
 import sys
 import time
 
+from msgspec.structs import replace
+
 from engine.wire.clock import now_ns, this_clock
-from engine.wire.messages import (
-    Envelope,
-    Interval,
-    Latency,
-    ModalityState,
-    ModelInfo,
-    Score,
-    Status,
-)
+from engine.wire.messages import Envelope, Score, Status
 from engine.wire.sockets import ScorePublisher
+from tests.support.scores import make_score
 
 
 def score(stream: str, seq: int, valence: float | None = 0.5) -> Score:
-    envelope = Envelope(stream, seq, now_ns() - 10**9, now_ns(), now_ns(), this_clock())
-    seen, absent = ModalityState(True, 1.0, 1.0, 0.9), ModalityState(False, 0.0, 0.0)
-    return Score(
-        envelope,
-        valence,
-        valence,
-        None if valence is None else Interval(valence - 1, valence + 1),
-        0.1,
-        "hop",
-        "no_voice_and_no_face" if valence is None else None,
-        seen,
-        absent,
-        absent,
-        "none",
-        True,
-        1,
-        Latency(1, 2, 3, 4, 10),
-        0,
-        ModelInfo("example", "1", "0" * 64, "onnx:cpu", "float32", True),
-    )
+    now = now_ns()
+    envelope = Envelope(stream, seq, now - 10**9, now, now, this_clock())
+    return replace(make_score(valence=valence), envelope=envelope)
 
 
 def status() -> Status:

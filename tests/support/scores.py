@@ -7,10 +7,12 @@ from engine.wire.messages import (
     Envelope,
     Interval,
     Latency,
+    Modalities,
     ModalityState,
     ModelInfo,
     Score,
     Status,
+    TextState,
     WorkerKind,
     WorkerState,
 )
@@ -33,24 +35,23 @@ def make_score(
     latency_ms: float = 10.0,
 ) -> Score:
     end_ns = int(t_s * 1e9)
+    seen = ABSENT if valence is None else PRESENT
     return Score(
-        Envelope(stream, seq, max(0, end_ns - 4 * 10**9), end_ns, end_ns + 10**7, clock),
-        valence,
-        valence,
-        None if valence is None else Interval(max(-3, valence - 1), min(3, valence + 1)),
-        0.0,
-        "hop",
-        "no_voice_and_no_face" if valence is None else None,
-        ABSENT if valence is None else PRESENT,
-        ABSENT if valence is None else PRESENT,
-        ABSENT,
-        "none",
-        valence is not None,
-        0 if valence is None else 1,
-        Latency(1.0, 2.0, 3.0, 4.0, latency_ms),
-        dropped,
-        model,
-        mark,
+        envelope=Envelope(stream, seq, max(0, end_ns - 4 * 10**9), end_ns, end_ns + 10**7, clock),
+        valence=valence,
+        valence_window=valence,
+        interval=None if valence is None else Interval(max(-3, valence - 1), min(3, valence + 1)),
+        trend=0.0,
+        trigger="hop",
+        reason="no_voice_and_no_face" if valence is None else None,
+        speaking=valence is not None,
+        faces=0 if valence is None else 1,
+        modalities=Modalities(audio=seen, video=seen, text=ABSENT),
+        transcript=TextState(source="none"),
+        latency_ms=Latency(1.0, 2.0, 3.0, 4.0, latency_ms),
+        dropped=dropped,
+        mark=mark,
+        model=model,
     )
 
 

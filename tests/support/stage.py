@@ -18,10 +18,12 @@ from engine.wire.messages import (
     Envelope,
     Interval,
     Latency,
+    Modalities,
     ModalityState,
     ModelInfo,
     Score,
     Status,
+    TextState,
 )
 from engine.wire.sockets import ScorePublisher
 
@@ -40,24 +42,23 @@ def score(stream: str, place: int, seq: int, t_ns: int, mark: str | None) -> Sco
     face = ModalityState(seen, float(seen), 0.38 if seen else 0.0, 0.8 if seen else None)
     voice = ModalityState(True, 0.98, 0.34 if seen else 0.6, 0.7)
     words = ModalityState(True, 0.98, 0.28 if seen else 0.4, None)
+    absent = Modalities(audio=ABSENT, video=ABSENT, text=ABSENT)
     return Score(
-        envelope,
-        None if mute else valence,
-        None if mute else valence,
-        None if mute else Interval(max(-3, valence - half), min(3, valence + half)),
-        None if mute else 0.17 * math.cos(t_s / (9 + 2 * place)),
-        "hop",
-        "no_voice_and_no_face" if mute else None,
-        ABSENT if mute else voice,
-        ABSENT if mute else face,
-        ABSENT if mute else words,
-        "none" if mute else "simulated",
-        not mute and speaking,
-        int(seen and not mute),
-        Latency(1.2, 3.1 + 2 * math.sin(t_s), 4.0, 1.1, 9.4 + 2 * math.sin(t_s)),
-        3 if place == 1 else 0,
-        MODEL,
-        mark,
+        envelope=envelope,
+        valence=None if mute else valence,
+        valence_window=None if mute else valence,
+        interval=None if mute else Interval(max(-3, valence - half), min(3, valence + half)),
+        trend=None if mute else 0.17 * math.cos(t_s / (9 + 2 * place)),
+        trigger="hop",
+        reason="no_voice_and_no_face" if mute else None,
+        speaking=not mute and speaking,
+        faces=int(seen and not mute),
+        modalities=absent if mute else Modalities(audio=voice, video=face, text=words),
+        transcript=TextState(source="none" if mute else "simulated"),
+        latency_ms=Latency(1.2, 3.1 + 2 * math.sin(t_s), 4.0, 1.1, 9.4 + 2 * math.sin(t_s)),
+        dropped=3 if place == 1 else 0,
+        mark=mark,
+        model=MODEL,
     )
 
 

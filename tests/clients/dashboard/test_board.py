@@ -1,7 +1,8 @@
 """What there is to show, judged by what was last heard."""
 
 import json
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from clients.dashboard.board import Board, score_json
 from clients.events import Gap

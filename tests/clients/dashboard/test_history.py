@@ -3,10 +3,10 @@
 import json
 import math
 import struct
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from clients.dashboard.history import FACE, SPEAKING, UNTRAINED, History
 from engine.wire.messages import Score

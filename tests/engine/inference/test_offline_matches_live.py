@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from engine.backends import select
 from engine.capture.clip import read_clip

@@ -6,11 +6,11 @@ import multiprocessing
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from engine.inference.worker import run_inference
 from engine.settings import EngineSettings
