@@ -237,7 +237,8 @@ class InferenceCore:
             envelope=Envelope(
                 stream=state.name,
                 seq=seq,
-                t_start_ns=window.due.start_ns,
+                # A clip begins at 0: its first windows are those of a stream that has just begun.
+                t_start_ns=max(0, window.due.start_ns),
                 t_end_ns=end_ns,
                 t_sent_ns=state.local_ns(now_ns) + sum(stages_ns),
                 clock=state.clock,

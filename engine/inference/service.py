@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from itertools import accumulate
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -13,6 +15,8 @@ from engine.settings import EngineSettings
 from engine.wire.messages import SCHEMA, Clock, Envelope, Message, Score, Status, WorkerState
 
 STATUS_PERIOD_NS = 1_000_000_000
+DESCRIBED_BYTES = 32 * 1024
+"""Of stream names in the reply to ``describe``: half of what a reply may hold."""
 LATENCIES = 1024
 """Scores over which the latency gauges are taken."""
 
@@ -167,22 +171,19 @@ class Desk:
 
     def describe(self) -> dict[str, object]:
         """What this engine is: schema, model, state, streams, endpoints and windows."""
-        model = self._core.model
+        model, streams = self._core.model, self._core.streams
+        # A reply has a limit; the names of a thousand strangers' streams may be beyond it.
+        sizes = accumulate(len(name.encode()) + 5 for name in streams)
+        named = [n for n, size in zip(streams, sizes, strict=True) if size <= DESCRIBED_BYTES]
         return {
             "schema": SCHEMA,
             "state": self.state,
             "detail": self._detail,
-            "model": {
-                "name": model.name,
-                "version": model.version,
-                "sha256": model.sha256,
-                "backend": model.backend,
-                "precision": model.precision,
-                "trained": model.trained,
-            },
-            "streams": list(self._core.streams),
+            "model": msgspec.to_builtins(model),
+            "streams": list(named),
+            "stream_count": len(streams),
             "scores": self._settings.scores,
             "ingest": self._settings.ingest,
             "hop_ms": self._settings.inference.hop_ms,
-            "clock": {"host": self._clock.host, "boot_id": self._clock.boot_id},
+            "clock": msgspec.to_builtins(self._clock),
         }

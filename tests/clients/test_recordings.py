@@ -193,7 +193,7 @@ def test_an_older_recording_is_told_as_such(tmp_path: Path, suffix: str) -> None
         (lambda lines: [b"\xff\xfe\n"], "line 1: not UTF-8 text"),
         (
             lambda lines: [lines[0].replace(b'"valence": 0.5', b'"valence": 4')],
-            "in [-3, 3] or nil, got 4",
+            "[-3, 3] or nil, got 4",
         ),
         (lambda lines: [lines[0].replace(b'"hop"', b'"hip"')], "expected one of hop, speech_end"),
         (lambda lines: [lines[0].replace(b'"seq": 0', b'"seq": ' + b"9" * 30)], "line 1: "),

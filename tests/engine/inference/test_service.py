@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 
 from engine.inference.service import CommandError, Desk
 from engine.settings import EngineSettings
+from engine.wire.codec import MAX_HEADER
 from engine.wire.messages import Envelope, Score, Status
 from tests.engine.inference.test_core import HERE, MS, T0, make_core, sound
 
@@ -105,3 +107,15 @@ def test_commands_describe_and_mark() -> None:
     assert described["model"]["trained"] is False
     with pytest.raises(CommandError, match="no stream 'nobody'; known: s"):
         desk.mark("here", "nobody")
+
+
+def test_a_description_of_a_thousand_strangers_streams_fits_a_reply() -> None:
+    core, _ = make_core(clock=HERE)
+    desk = Desk(core, EngineSettings(), HERE, lambda _: None, Clock(), lambda: 1.0, "")
+    for number in range(1024):
+        desk.take(sound(0, stream=f"{number:04d}" + "字" * 60), T0 + 40 * MS)
+    told = desk.describe()
+    assert len(msgpack.packb({"ok": True, **told})) <= MAX_HEADER
+    assert told["stream_count"] == 1024
+    assert told["streams"][0] == "0000" + "字" * 60
+    assert told["model"]["trained"] == core.model.trained
