@@ -61,7 +61,13 @@ HELP: dict[str, tuple[str, tuple[str, ...]]] = {
         SHOW,
         ("undertone record --out session.parquet", "undertone record --out day.csv --rotate-mb 50"),
     ),
-    "plot": (SHOW, ("undertone plot session.parquet --out report.html",)),
+    "plot": (
+        SHOW,
+        (
+            "undertone plot session.parquet --out report.html --csv averages.csv",
+            "undertone plot tuesday.parquet --over monday.parquet --out both.html",
+        ),
+    ),
     "replay": (SHOW, ("undertone replay session.parquet --speed 2",)),
     "lsl": (CONNECT, ("undertone lsl",)),
     "prometheus": (CONNECT, ("undertone prometheus --port 9571",)),

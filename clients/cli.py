@@ -133,14 +133,21 @@ def record(
 def plot(
     file: Recorded,
     out: Annotated[Path | None, typer.Option(help=".png or .html; FILE.png unless given.")] = None,
+    over: Annotated[
+        Path | None, typer.Option(help="Another recording, laid over it from its beginning.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write averages by mark and by minute as CSV.")
+    ] = None,
 ) -> None:
-    """Draw a recording: valence with its interval, weights, speech and face, marks, losses."""
+    """Report a recording: chart, marks, averages by mark and minute, losses, latency, model."""
     from clients.plot import plot as draw
 
     with _errors():
         recording = RecordingFile(file)
-        print(draw(recording, out or file.with_suffix(".png")))
-        _tell(recording.notes)
+        other = None if over is None else RecordingFile(over)
+        print(draw(recording, out or file.with_suffix(".png"), other, csv))
+        _tell([*recording.notes, *(other.notes if other is not None else ())])
 
 
 @app.command()

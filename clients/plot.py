@@ -1,16 +1,18 @@
-"""Plots of a recording: a PNG, or one self-contained HTML page with the plot and a table.
+"""Plots of recordings: a PNG, or one self-contained HTML report with the plot and its tables.
 
-Per stream three panels on one axis of time: valence with its 90 % band, the modalities' weights,
-and what was heard and seen. Where there was no valence nothing is drawn but a grey ground.
+A second recording can be laid over the first, stream by stream. Per stream three panels on one axis
+of time: valence with its 90 % band, the modalities' weights, and what was heard and seen. Where there
+was no valence nothing is drawn but a grey ground.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from clients.record import RecordError
 from clients.sessions import Session, sessions, summary
+from clients.spans import Average, averages, to_csv
 from engine.wire.messages import VALENCE_RANGE
 
 if TYPE_CHECKING:
@@ -37,13 +40,25 @@ MAX_TICKS = 10
 LETTER = 0.007
 """Width of a mark's letter as a share of the axis."""
 VALENCE, GROUND, MARK, LOST, DROPPED = "#1f5fa8", "#e9e9ec", "#7a3e9d", "#c62828", "#e08a00"
+LAID_OVER = "#b3541e"
 # Apart for the colour-blind (Okabe and Ito), and by lightness in a grey print.
 WEIGHTS = (("audio", "#0072b2"), ("text", "#e8c53a"), ("video", "#009e73"))
 STATES = (("speech", "#0072b2"), ("face", "#009e73"))
 
 
-def plot(recording: RecordingFile, out: Path) -> Path:
+def plot(
+    recording: RecordingFile,
+    out: Path,
+    over: RecordingFile | None = None,
+    table: Path | None = None,
+) -> Path:
     """Draw a recording into ``out``, by its suffix .png or .html.
+
+    Args:
+        recording: what is drawn.
+        out: the picture or page.
+        over: another recording, laid over it from its own first score on.
+        table: where the averages by mark and minute are written as CSV.
 
     Raises:
         RecordError: an empty or damaged recording, another suffix, no matplotlib.
@@ -54,24 +69,59 @@ def plot(recording: RecordingFile, out: Path) -> Path:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise RecordError(EXTRA) from None
-    found = sessions(recording.rows())
-    if not found:
-        raise RecordError(f"{recording.path}: no scores in it")
-    figure = draw(found, recording.path.name)
+    files = [recording] if over is None else [recording, over]
+    found = [_read(file) for file in files]
+    figure = draw(found[0], recording.path.name, *_laid_over(files, found))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DPI)
     content = picture.getvalue()
+    means = [
+        average
+        for file, streams in zip(files, found, strict=True)
+        for session in streams
+        for average in averages(session, file.path.name)
+    ]
     if out.suffix == ".html":
-        content = _page(recording, found, picture.getvalue()).encode()
+        content = _page(files, found, means, picture.getvalue()).encode()
+    _write(out, content)
+    if table is not None:
+        _write(table, to_csv(means).encode())
+    return out
+
+
+def _read(file: RecordingFile) -> list[Session]:
+    found = sessions(file.rows())
+    if not found:
+        raise RecordError(f"{file.path}: no scores in it")
+    return found
+
+
+def _laid_over(
+    files: Sequence[RecordingFile], found: Sequence[list[Session]]
+) -> tuple[str, dict[str, Session]]:
+    """Name of the second recording, and its sessions by the stream of the first they belong to."""
+    if len(files) < 2:
+        return "", {}
+    first, second = found
+    if len(first) == len(second) == 1:  # a single person goes by any name
+        return files[1].path.name, {first[0].stream: second[0]}
+    return files[1].path.name, {session.stream: session for session in second}
+
+
+def _write(out: Path, content: bytes) -> None:
     try:
         out.write_bytes(content)
     except OSError as error:
         raise RecordError(f"{out}: cannot be written: {error.strerror}") from None
-    return out
 
 
-def draw(found: list[Session], title: str) -> Figure:
-    """Draw the first ``MAX_STREAMS`` streams."""
+def draw(
+    found: list[Session],
+    title: str,
+    other: str = "",
+    over: Mapping[str, Session] = MappingProxyType({}),
+) -> Figure:
+    """Draw the first ``MAX_STREAMS`` streams, and over them those of the recording ``other``."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -80,11 +130,14 @@ def draw(found: list[Session], title: str) -> Figure:
     layout = ConstrainedLayoutEngine(hspace=0.02, h_pad=0.04)
     figure = Figure(figsize=(12, 0.8 + 4.1 * len(shown)), layout=layout)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    end_s = max(float(session.t_s[-1]) for session in shown)
+    drawn = [*shown, *(over[session.stream] for session in shown if session.stream in over)]
+    end_s = max(float(session.t_s[-1]) for session in drawn)
     for index, session in enumerate(shown):
         panels = axes[3 * index : 3 * index + 3]
         bin_s = end_s / MAX_POINTS if len(session.rows) > 2 * MAX_POINTS else None
         _valence(panels[0], session, bin_s, end_s)
+        if session.stream in over:
+            _other(panels[0], over[session.stream], other, bin_s)
         _weights(panels[1], session, bin_s)
         _states(panels[2], session)
         for panel in panels:
@@ -144,6 +197,17 @@ def _valence(axes: Axes, session: Session, bin_s: float | None, end_s: float) ->
                 [loss.t_s for loss in losses], [low + 0.1] * len(losses), marker, color=colour,
                 markersize=5, clip_on=False, label=f"{count} {kind} {where}",
             )  # fmt: skip
+    _legend(axes)
+
+
+def _other(axes: Axes, session: Session, name: str, bin_s: float | None) -> None:
+    """The valence of the recording that is laid over, with its band."""
+    (t_s, valence), (_, lower), (_, upper) = (
+        _curve(session, column, bin_s) for column in ("valence", "low", "high")
+    )
+    axes.fill_between(t_s, lower, upper, color=LAID_OVER, alpha=0.12, linewidth=0)
+    label = _literal(name if len(name) <= 24 else name[:23] + "…")
+    axes.plot(t_s, valence, color=LAID_OVER, linewidth=1.5, linestyle="--", label=label)
     _legend(axes)
 
 
@@ -263,7 +327,12 @@ def _literal(text: str) -> str:
     return _printable(text).replace("$", r"\$")
 
 
-def _page(recording: RecordingFile, found: list[Session], picture: bytes) -> str:
+def _page(
+    files: Sequence[RecordingFile],
+    found: Sequence[list[Session]],
+    means: Sequence[Average],
+    picture: bytes,
+) -> str:
     try:
         import jinja2
     except ImportError:
@@ -272,14 +341,37 @@ def _page(recording: RecordingFile, found: list[Session], picture: bytes) -> str
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("recording.html").render(
-        name=recording.path.name,
-        notes=recording.notes,
-        summaries=[summary(session) for session in found],
-        marks=list(_all_marks(found)),
+        recordings=[
+            {
+                "name": file.path.name,
+                "start": datetime.fromtimestamp(
+                    min(session.rows[0].received_unix_s for session in streams), UTC
+                ),
+                "summaries": [summary(session) for session in streams],
+            }
+            for file, streams in zip(files, found, strict=True)
+        ],
+        notes=[note for file in files for note in file.notes],
+        trained=all(row.trained for streams in found for s in streams for row in s.rows),
+        models=_models(found),
+        marks=list(_all_marks(found[0])),
+        means={
+            "By mark": [mean for mean in means if mean.kind == "mark"],
+            "By minute": [mean for mean in means if mean.kind == "minute"],
+        },
+        csv=base64.b64encode(to_csv(means).encode()).decode(),
         picture=base64.b64encode(picture).decode(),
-        left_out=max(0, len(found) - MAX_STREAMS),
-        start=datetime.fromtimestamp(min(s.rows[0].received_unix_s for s in found), UTC),
+        left_out=max(0, len(found[0]) - MAX_STREAMS),
     )
+
+
+def _models(found: Sequence[list[Session]]) -> list[tuple[str, ...]]:
+    """Name, version, checksum, backend and precision of every model that scored."""
+    rows = (row for streams in found for session in streams for row in session.rows)
+    named = (
+        (row.model, row.model_version, row.model_sha256, row.backend, row.precision) for row in rows
+    )
+    return list(dict.fromkeys(named))
 
 
 def _all_marks(found: Iterable[Session]) -> Iterator[tuple[float, str, str]]:

@@ -96,6 +96,34 @@ def test_the_page_needs_nothing_else_and_trusts_no_name(tmp_path: Path) -> None:
     assert "the last line is cut off" in page
 
 
+def test_two_recordings_are_laid_over_each_other(tmp_path: Path) -> None:
+    monday = write(tmp_path / "monday.csv", [row(n, 1.0) for n in range(9)])
+    tuesday = write(
+        tmp_path / "tuesday.csv", [replace(row(n, -1.0), stream="bob") for n in range(20)]
+    )
+    figure = draw(
+        sessions(monday.rows()), "x", "tuesday.csv", {"main": sessions(tuesday.rows())[0]}
+    )
+    laid = lines(figure.axes[0])["tuesday.csv"]
+    assert set(laid.get_ydata()) == {-1.0}  # type: ignore[attr-defined]
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(9.5)
+    table = tmp_path / "averages.csv"
+    page = plot(monday, tmp_path / "both.html", tuesday, table).read_text()
+    assert "monday.csv" in page
+    assert "tuesday.csv" in page
+    assert [line.split(",")[:2] for line in table.read_text().splitlines()[1:]] == [
+        ["monday.csv", "main"],
+        ["tuesday.csv", "bob"],
+    ]
+
+
+def test_the_report_tells_averages_shares_and_the_model(tmp_path: Path) -> None:
+    rows = [row(n, 2.0 if n < 4 else None, mark="start" if n == 2 else None) for n in range(8)]
+    page = plot(write(tmp_path / "x.csv", rows), tmp_path / "x.html").read_text()
+    for words in ("By mark", "By minute", "start", MODEL.sha256, "+2.00", "averages.csv"):
+        assert words in page, words
+
+
 @pytest.mark.parametrize(
     ("out", "rows", "message"),
     [
