@@ -1,8 +1,8 @@
 """Plots of recordings: a PNG, or one self-contained HTML report with the plot and its tables.
 
 A second recording can be laid over the first, stream by stream. Per stream three panels on one axis
-of time: valence with its 90 % band, the modalities' weights, and what was heard and seen. Where there
-was no valence nothing is drawn but a grey ground.
+of time: valence with its 90 % band, the modalities' weights, and what was heard and seen. Where
+there was no valence nothing is drawn but a grey ground.
 """
 
 from __future__ import annotations
