@@ -352,7 +352,9 @@ def _page(
             for file, streams in zip(files, found, strict=True)
         ],
         notes=[note for file in files for note in file.notes],
-        trained=all(row.trained for streams in found for s in streams for row in s.rows),
+        trained=all(
+            row.score.model.trained for streams in found for s in streams for row in s.rows
+        ),
         models=_models(found),
         marks=list(_all_marks(found[0])),
         means={
@@ -367,10 +369,8 @@ def _page(
 
 def _models(found: Sequence[list[Session]]) -> list[tuple[str, ...]]:
     """Name, version, checksum, backend and precision of every model that scored."""
-    rows = (row for streams in found for session in streams for row in session.rows)
-    named = (
-        (row.model, row.model_version, row.model_sha256, row.backend, row.precision) for row in rows
-    )
+    models = (row.score.model for streams in found for session in streams for row in session.rows)
+    named = ((m.name, m.version, m.sha256, m.backend, m.precision) for m in models)
     return list(dict.fromkeys(named))
 
 

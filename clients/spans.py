@@ -63,9 +63,9 @@ def averages(session: Session, recording: str = "") -> list[Average]:
 
 def _by_mark(session: Session, recording: str) -> Iterator[Average]:
     starts = [
-        (float(t_s), row.mark)
+        (float(t_s), row.score.mark)
         for t_s, row in zip(session.t_s, session.rows, strict=True)
-        if row.mark is not None
+        if row.score.mark is not None
     ]
     if not starts:
         return
@@ -84,8 +84,8 @@ def _averaged(
     edges: Iterable[tuple[str, float, float]],
 ) -> Iterator[Average]:
     valence, low, high = (session.column(name) for name in ("valence", "low", "high"))
-    speaking = np.array([row.speaking for row in session.rows])
-    face = np.array([row.faces > 0 for row in session.rows])
+    speaking = np.array([row.score.speaking for row in session.rows])
+    face = np.array([row.score.faces > 0 for row in session.rows])
     for label, start_s, end_s in edges:
         held = (session.t_s >= start_s) & (session.t_s < end_s)
         count = int(held.sum())

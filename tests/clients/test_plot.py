@@ -98,9 +98,7 @@ def test_the_page_needs_nothing_else_and_trusts_no_name(tmp_path: Path) -> None:
 
 def test_two_recordings_are_laid_over_each_other(tmp_path: Path) -> None:
     monday = write(tmp_path / "monday.csv", [row(n, 1.0) for n in range(9)])
-    tuesday = write(
-        tmp_path / "tuesday.csv", [replace(row(n, -1.0), stream="bob") for n in range(20)]
-    )
+    tuesday = write(tmp_path / "tuesday.csv", [row(n, -1.0, stream="bob") for n in range(20)])
     figure = draw(
         sessions(monday.rows()), "x", "tuesday.csv", {"main": sessions(tuesday.rows())[0]}
     )

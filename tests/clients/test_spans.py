@@ -32,7 +32,8 @@ def test_a_mark_reaches_to_the_next_one_and_what_comes_before_has_a_name() -> No
 
 def test_the_interval_of_an_average_is_as_wide_as_its_scores() -> None:
     (minute,) = averages(session(*(row(n, 0.5) for n in range(100))))
-    one = row(0, 0.5)
+    one = row(0, 0.5).score.interval
+    assert one is not None
     assert (minute.low, minute.high) == (pytest.approx(one.low), pytest.approx(one.high))
 
 
