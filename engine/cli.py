@@ -1,4 +1,4 @@
-"""The command line: ``python -m engine [run|capture|infer|score|devices|doctor|build|bench|keys]``.
+"""The command line: ``python -m engine [run|capture|infer|cluster|score|...]``.
 
 A user's mistake is one line on standard error and exit code 2; ``--log-level debug`` shows the
 traceback. Everything slow is imported by the command that needs it.
@@ -93,7 +93,7 @@ def run(
         log_level=log_level,
     )
     settings = with_devices(settings, microphone, camera)
-    _session(settings, [WorkerSpec(settings=settings), *capture_specs(settings)])
+    session(settings, [WorkerSpec(settings=settings), *capture_specs(settings)])
 
 
 @app.command()
@@ -123,7 +123,7 @@ def capture(
         log_level=log_level,
     )
     settings = with_devices(settings, microphone, camera)
-    _session(settings, capture_specs(settings))
+    session(settings, capture_specs(settings))
 
 
 @app.command()
@@ -154,7 +154,7 @@ def infer(
         inference=inference_of(hop_ms, threads),
         log_level=log_level,
     )
-    _session(settings, [WorkerSpec(settings=settings)])
+    session(settings, [WorkerSpec(settings=settings)])
 
 
 @app.command()
@@ -344,7 +344,8 @@ def with_devices(
     return settings.model_copy(update={"streams": (stream,)})
 
 
-def _session(settings: EngineSettings, specs: list[Any]) -> None:
+def session(settings: EngineSettings, specs: list[Any]) -> None:
+    """Run processes and show what comes of them."""
     from engine import logs
     from engine.session import run_session
     from engine.terminal.display import choose_display
@@ -355,6 +356,10 @@ def _session(settings: EngineSettings, specs: list[Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    from engine.cluster.cli import app as cluster_app  # it uses this module's options
+
+    if not app.registered_groups:
+        app.add_typer(cluster_app, name="cluster")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] != "--help"):
         given.insert(0, "run")

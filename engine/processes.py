@@ -31,18 +31,34 @@ Device = Literal["microphone", "camera", "source"]
 Sink = Callable[[str], None]
 
 
+class Part(Section):
+    """One of a cluster's own processes (``engine.cluster``)."""
+
+    role: Literal["directory", "relay", "host"]
+    name: str
+    intake: str = ""
+    """Of a relay: where workers send their scores."""
+    scores: str = ""
+    """Of a relay: where clients subscribe."""
+    workers: int = 0
+    """Of a host."""
+
+
 class WorkerSpec(Section):
-    """What one process does: infer, or capture ``device`` for ``stream``."""
+    """What one process does: infer, capture ``device`` for ``stream``, or serve a cluster."""
 
     settings: EngineSettings
     stream: StreamSettings | None = None
     device: Device | None = None
+    part: Part | None = None
 
     @property
     def name(self) -> str:
         """The worker's name in its status messages."""
+        if self.part is not None:
+            return self.part.name
         if self.stream is None:
-            return "inference"
+            return self.settings.cluster.name
         return f"{self.stream.name}.{self.device}"
 
     @property
@@ -152,7 +168,11 @@ def is_user_mistake(error: BaseException) -> bool:
 
 def run_worker(spec: WorkerSpec, stop: threading.Event) -> None:
     """Run the worker's body until ``stop``."""
-    if spec.stream is None or spec.device is None:
+    if spec.part is not None:
+        from engine.cluster.parts import run_part
+
+        run_part(spec.part, spec.settings, stop.is_set, lambda: None)
+    elif spec.stream is None or spec.device is None:
         from engine.inference.worker import run_inference
 
         run_inference(spec.settings, stop)

@@ -149,6 +149,30 @@ class SecuritySettings(Section):
     keys_dir: Path = Path("~/.config/undertone/keys")
 
 
+class ClusterSettings(Section):
+    """This process's part in a cluster; without a directory there is none."""
+
+    directory: str | None = None
+    """Endpoint of the directory: captures ask it for a worker, workers report to it."""
+    name: str = Field("inference", pattern=STREAM_NAME_PATTERN)
+    """Of an inference worker."""
+    host: str = Field("local", pattern=STREAM_NAME_PATTERN)
+    """Of the machine (or card) that it runs on: a lost one's streams go to another first."""
+    address: str = "127.0.0.1"
+    """Where this machine's workers listen and are reached by captures."""
+    generation: int = Field(1, ge=1)
+    """Raised by each rolling upgrade."""
+    capacity: int = Field(64, ge=1)
+    """Streams that a worker is meant to hold."""
+
+    @field_validator("directory")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("tcp://", "ipc://")):
+            raise ValueError(f"expected an endpoint tcp://HOST:PORT or ipc://PATH, got {value!r}")
+        return value
+
+
 class EngineSettings(BaseSettings):
     """The whole tree."""
 
@@ -171,6 +195,7 @@ class EngineSettings(BaseSettings):
     inference: InferenceSettings = InferenceSettings()
     tensorrt: TensorrtSettings = TensorrtSettings()
     security: SecuritySettings = SecuritySettings()
+    cluster: ClusterSettings = ClusterSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     config_file: ClassVar[Path | None] = None

@@ -12,6 +12,7 @@ from engine.capture.camera import run_camera
 from engine.capture.devices import DeviceLostError
 from engine.capture.microphone import run_microphone
 from engine.capture.playback import play
+from engine.capture.route import Route
 from engine.capture.stamps import Stamper
 from engine.settings import EngineSettings, StreamSettings
 from engine.wire.clock import now_ns, this_clock
@@ -43,7 +44,7 @@ class Outbox:
     there: the one lock keeps the socket to one thread at a time.
     """
 
-    def __init__(self, sender: IngestSender, worker: str) -> None:
+    def __init__(self, sender: IngestSender | Route, worker: str) -> None:
         self._sender = sender
         self._stamper = Stamper(worker, this_clock(), now_ns)
         self._lock = threading.Lock()
@@ -69,6 +70,7 @@ class Outbox:
             start_ns, self._last_ns = self._last_ns, now_ns()
             envelope = self._stamper.envelope("status", start_ns, self._last_ns)
             counters = {"sent": self._sender.sent, "dropped": self._sender.dropped}
+            counters |= self._sender.counters
             counters |= self.counters
             status = Status(envelope, "capture", self._state, self._detail, counters)
             self._sender.send(status)
@@ -87,7 +89,7 @@ def run_capture(
     if settings.security.mode == "curve":
         security = ClientSecurity.read(settings.security.keys_dir)
     over = threading.Event()
-    with IngestSender(settings.ingest, security) as sender:
+    with _sender(stream, device, settings, security) as sender:
         outbox = Outbox(sender, f"{stream.name}.{device}")
 
         def report() -> None:
@@ -106,6 +108,18 @@ def run_capture(
         finally:
             over.set()
             reporter.join()
+
+
+def _sender(
+    stream: StreamSettings,
+    device: CaptureDevice,
+    settings: EngineSettings,
+    security: ClientSecurity | None,
+) -> IngestSender | Route:
+    """The way to the one worker, or to whichever of a cluster's has the stream."""
+    if settings.cluster.directory is None:
+        return IngestSender(settings.ingest, security)
+    return Route(settings.cluster.directory, stream.name, device, security)
 
 
 def _keep_open(

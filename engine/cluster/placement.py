@@ -232,6 +232,7 @@ class Placement:
             seat = self._seats[request.stream] = _Seat(None, request.epoch, now_s)
         seat.owners[request.device] = (request.owner, now_s)
         seat.leaves_s = None
+        self._epoch = max(self._epoch, request.epoch)
         lost = request.lost if request.lost == seat.worker and request.epoch >= seat.epoch else ""
         if lost:
             self._members[lost].suspect_until_s = now_s + self._policy.suspect_s

@@ -20,6 +20,7 @@ from engine.inference.stream import StreamState, fault_of
 from engine.inference.text.spoken import SpeechSimulator
 from engine.inference.window import Window, cut
 from engine.settings import InferenceSettings
+from engine.wire.membership import Held
 from engine.wire.messages import (
     Audio,
     Clock,
@@ -40,6 +41,8 @@ from models.spec import MODALITIES
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
 MAX_CLOCKS = 1024
+MAX_RELEASED = 4096
+"""Released streams that are remembered, against messages of theirs that are still under way."""
 MS = 1e6
 
 
@@ -80,6 +83,7 @@ class InferenceCore:
         self._deadlines: list[tuple[int, str]] = []
         self._offsets: dict[Clock, int] = {}
         self._score_seq: Counter[str] = Counter()
+        self._released: dict[str, tuple[int, Held]] = {}
         self._counters: Counter[str] = Counter()
         self._fuser = Fuser(bundle, backend, self._counters)
         self.model = ModelInfo(
@@ -110,8 +114,15 @@ class InferenceCore:
         if (fault := fault_of(message, self._clock, now_ns)) is not None:
             self._counters[fault] += 1
             return False
-        name = message.envelope.stream
+        name, epoch = message.envelope.stream, message.envelope.epoch
         state = self._streams.get(name)
+        if epoch <= self._released.get(name, (-1, None))[0] or (
+            state is not None and epoch < state.epoch
+        ):
+            self._counters["messages_of_old_epoch"] += 1
+            return False
+        if state is not None and state.epoch < epoch:
+            state = None  # it went to another worker, and has come back
         if state is not None and state.clock != message.envelope.clock:
             self._counters["streams_restarted"] += 1
             state = None
@@ -148,6 +159,28 @@ class InferenceCore:
         self._streams.clear()
         self._touched.clear()
         self._deadlines.clear()
+
+    def release(self, stream: str, epoch: int) -> Held:
+        """Stop at once with a stream held under ``epoch`` or an older one: it lives elsewhere now.
+
+        Returns how far it was scored; asked once more, the same.
+        """
+        state = self._streams.get(stream)
+        if state is not None and state.epoch <= epoch:
+            held = _held(state)
+            del self._streams[stream]
+            self._touched.discard(stream)
+            self._deadlines = [item for item in self._deadlines if item[1] != stream]
+            heapq.heapify(self._deadlines)
+            self._counters["streams_released"] += 1
+            self._released[stream] = (epoch, held)
+            if len(self._released) > MAX_RELEASED:
+                del self._released[next(iter(self._released))]
+        return self._released.get(stream, (0, Held(epoch)))[1]
+
+    def held(self) -> dict[str, Held]:
+        """The streams that are here, and how far each is scored."""
+        return {name: _held(state) for name, state in self._streams.items()}
 
     def next_deadline_ns(self) -> int | None:
         """When ``due`` must be called even if no message comes; None without streams."""
@@ -230,8 +263,9 @@ class InferenceCore:
         mark, state.mark = state.mark, None
         spoke_on = state.audio.voiced.covered_ns(end_ns - SPEAKING_NS, end_ns) > 0
         ended = state.audio.voiced.ended_in(end_ns - state.hop_ns, end_ns)
-        seq = self._score_seq[state.name]
-        self._score_seq[state.name] += 1
+        seq = state.next_seq(end_ns, self._score_seq[state.name])
+        self._score_seq[state.name] = seq + 1
+        state.last_score = (end_ns, seq)
         self._counters["scores"] += 1
         return Score(
             envelope=Envelope(
@@ -242,6 +276,7 @@ class InferenceCore:
                 t_end_ns=end_ns,
                 t_sent_ns=state.local_ns(now_ns) + sum(stages_ns),
                 clock=state.clock,
+                epoch=state.epoch,
             ),
             valence=rolling.valence,
             valence_window=None if fused is None else fused.valence,
@@ -270,6 +305,11 @@ class InferenceCore:
             model=self.model,
             mark=mark,
         )
+
+
+def _held(state: StreamState) -> Held:
+    t_end_ns, seq = state.last_score or (-1, -1)
+    return Held(state.epoch, t_end_ns, seq)
 
 
 def _state_of(

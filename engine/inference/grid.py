@@ -11,6 +11,10 @@ LIVE_PATIENCE_NS = 1_000_000_000
 """A modality without a sample for this long is not waited for."""
 
 
+MAX_OWED = 5
+"""Windows that a stream which moved here is scored for, one by one; older ones are skipped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
     """A window to score now: [start_ns, end_ns), and how many older ones it replaces."""
@@ -33,6 +37,7 @@ class HopGrid:
         self._window_ns = window_ns
         self._skew_ns = skew_ns
         self._done = 0
+        self._owed = False
 
     @property
     def next_end_ns(self) -> int:
@@ -51,6 +56,15 @@ class HopGrid:
         """
         self.t0_ns -= (self.t0_ns - t_ns) % self._hop_ns
 
+    def resume(self, after_ns: int) -> None:
+        """Go on where another worker has stopped: owe the windows that end after ``after_ns``.
+
+        They are handed out one by one, so that none is lost, until the newest is reached.
+        """
+        self._done = self._window_ns // self._hop_ns
+        self.t0_ns = after_ns - self._done * self._hop_ns
+        self._owed = True
+
     def take(self, modalities: Iterable[Progress], now_ns: int) -> Due | None:
         """Hand out the newest due window, skipping older ones; None when none is due.
 
@@ -62,6 +76,9 @@ class HopGrid:
             last += 1
         if last == self._done:
             return None
+        if self._owed:
+            newest, last = last, max(self._done + 1, last - MAX_OWED + 1)
+            self._owed = last < newest
         skipped = last - self._done - 1
         self._done = last
         end_ns = self.t0_ns + last * self._hop_ns

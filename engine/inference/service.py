@@ -12,13 +12,27 @@ from msgspec.structs import replace
 
 from engine.inference.core import InferenceCore
 from engine.settings import EngineSettings
-from engine.wire.messages import SCHEMA, Clock, Envelope, Message, Score, Status, WorkerState
+from engine.wire.membership import Held
+from engine.wire.messages import (
+    SCHEMA,
+    Clock,
+    Envelope,
+    Message,
+    ModelInfo,
+    Score,
+    Status,
+    WorkerState,
+)
 
 STATUS_PERIOD_NS = 1_000_000_000
 DESCRIBED_BYTES = 32 * 1024
 """Of stream names in the reply to ``describe``: half of what a reply may hold."""
 LATENCIES = 1024
 """Scores over which the latency gauges are taken."""
+RECENT_NS = 5_000_000_000
+"""Span of the latency that says whether this worker may take more streams."""
+SETTLE_NS = 3_000_000_000
+"""Age from which a stream's latency counts towards it."""
 
 
 class CommandError(Exception):
@@ -38,8 +52,6 @@ class Desk:
         detail: one line on the backend, for people.
     """
 
-    NAME = "inference"
-
     def __init__(
         self,
         core: InferenceCore,
@@ -52,6 +64,7 @@ class Desk:
     ) -> None:
         self._core = core
         self._settings = settings
+        self._name = settings.cluster.name
         self._clock = clock
         self._publish = publish
         self._now = now
@@ -59,6 +72,8 @@ class Desk:
         self._detail = detail
         self._counters: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._recent: deque[tuple[int, float]] = deque(maxlen=LATENCIES)
+        self._began: dict[str, tuple[int, int]] = {}
         self._seq = 0
         self._status_ns = now()
         self.state: WorkerState = "starting"
@@ -76,7 +91,7 @@ class Desk:
         """File a message of a capture worker or a client; pass a capture worker's status on."""
         if isinstance(message, Status):
             # Only this worker speaks for itself: nobody else's word of it is passed on.
-            if message.worker == "capture" and message.envelope.stream != self.NAME:
+            if message.worker == "capture" and message.envelope.stream != self._name:
                 self._publish(message)
             else:
                 self._counters["messages_unexpected"] += 1
@@ -93,9 +108,21 @@ class Desk:
             for score in self._core.due(now_ns):
                 stamped = self._stamped(score)
                 self._latencies.append(stamped.latency_ms.total)
+                self._note_latency(stamped, now_ns)
                 self._publish(stamped)
         if now_ns - self._status_ns >= STATUS_PERIOD_NS:
             self._publish_status(now_ns)
+
+    def _note_latency(self, score: Score, now_ns: int) -> None:
+        """File a score's latency, but for that of a stream which has just come.
+
+        Its first windows lie in its past: they are late, but tell nothing of this worker's load.
+        """
+        name, epoch = score.envelope.stream, score.envelope.epoch
+        if self._began.get(name, (-1, 0))[0] != epoch:
+            self._began[name] = (epoch, now_ns)
+        if now_ns - self._began[name][1] >= SETTLE_NS or epoch == 0:
+            self._recent.append((now_ns, score.latency_ms.total))
 
     def wake_ns(self) -> int:
         """When ``step`` has to be called even if nothing comes in."""
@@ -117,10 +144,12 @@ class Desk:
 
     def _publish_status(self, now_ns: int) -> None:
         envelope = Envelope(
-            self.NAME, self._seq, min(self._status_ns, now_ns), now_ns, self._now(), self._clock
+            self._name, self._seq, min(self._status_ns, now_ns), now_ns, self._now(), self._clock
         )
         self._seq += 1
         self._status_ns = now_ns
+        for stream in self._began.keys() - set(self._core.streams):
+            del self._began[stream]
         self._publish(
             Status(
                 envelope=envelope,
@@ -164,6 +193,39 @@ class Desk:
             known = ", ".join(self._core.streams[:8]) or "none"
             raise CommandError(f"no stream {stream!r}; known: {known}")
         return self._core.mark(label, stream)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that scores here."""
+        return self._core.model
+
+    @property
+    def hop_ms(self) -> int:
+        """Time between two scores of a stream."""
+        return self._settings.inference.hop_ms
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that are here."""
+        return self._core.streams
+
+    def held(self) -> dict[str, Held]:
+        """The streams that are here, and how far each is scored."""
+        return self._core.held()
+
+    def release(self, stream: str, epoch: int) -> Held:
+        """Stop at once with a stream that lives elsewhere now; return how far it was scored."""
+        self._began.pop(stream, None)
+        return self._core.release(stream, epoch)
+
+    def recent_p99_ms(self) -> float:
+        """99th percentile of the last seconds' latency; 0 without a score."""
+        oldest_ns = self._now() - RECENT_NS
+        while self._recent and self._recent[0][0] < oldest_ns:
+            self._recent.popleft()
+        if not self._recent:
+            return 0.0
+        return max(0.0, float(np.percentile([ms for _, ms in self._recent], 99)))
 
     def learn_clock(self, clock: Clock, offset_ns: int) -> None:
         """Take another host's clock as ours minus ``offset_ns``, as measured by its echoes."""

@@ -22,6 +22,8 @@ MAX_TIME_NS = 1 << 62
 MAX_LOST = 1_000_000
 """A larger jump of the sequence number is another sender, not a loss."""
 ARRIVALS = 64
+CATCH_UP_NS = 1_000_000_000
+"""What is played from a stream's past has this long to arrive; then it is scored as it is."""
 
 Input = Audio | Video | Text
 
@@ -43,6 +45,7 @@ class StreamState:
     ) -> None:
         self.name = first.stream
         self.clock = first.clock
+        self.epoch = first.epoch
         self._foreign = local is not None and first.clock != local
         self._measured = False
         self.offset_ns = now_ns - first.t_sent_ns if self._foreign else 0
@@ -58,6 +61,15 @@ class StreamState:
         )
         self.arrived_ns = now_ns
         self._scored_ns = first.t_start_ns
+        self.last_score: tuple[int, int] | None = None
+        """(t_end_ns, seq) of the newest score."""
+        self._resume = first.resume
+        self._catch_up_until_ns = self.local_ns(now_ns) + CATCH_UP_NS
+        self._caught_up = first.resume is None
+        if first.resume is not None:
+            # Without a score so far, every window since the beginning is owed.
+            known = first.resume.t_end_ns >= 0
+            self.grid.resume(first.resume.t_end_ns if known else first.t_start_ns)
         self.dropped = 0
         self.mark: str | None = None
         self._seq: dict[type[Input], int] = {}
@@ -75,7 +87,10 @@ class StreamState:
     @property
     def deadline_ns(self) -> int:
         """When the next window is due at the latest, on our clock."""
-        return self.grid.deadline_ns + self.offset_ns
+        deadline_ns = self.grid.deadline_ns
+        if not self._caught_up:
+            deadline_ns = max(deadline_ns, self._catch_up_until_ns)
+        return deadline_ns + self.offset_ns
 
     def push(self, message: Input, now_ns: int, counters: Counter[str]) -> bool:
         """Take a message or count why not; True if it was taken."""
@@ -137,8 +152,30 @@ class StreamState:
         return "messages_repeated" if last == message.envelope.seq else None
 
     def take(self, now_ns: int) -> Due | None:
-        """Hand out the stream's due window, if any; ``now_ns`` is on our clock."""
+        """Hand out the stream's due window, if any; ``now_ns`` is on our clock.
+
+        None of a stream that has moved here, as long as its past is still arriving.
+        """
+        if not self._caught_up and not self._catches_up(self.local_ns(now_ns)):
+            return None
         return self.grid.take((self.audio.progress, self.video.progress), self.local_ns(now_ns))
+
+    def _catches_up(self, now_ns: int) -> bool:
+        newest = (self.audio.progress.newest_ns, self.video.progress.newest_ns)
+        until_ns = 0 if self._resume is None else self._resume.until_ns
+        arrived = max((ns for ns in newest if ns is not None), default=0) >= until_ns
+        self._caught_up = arrived or now_ns >= self._catch_up_until_ns
+        return self._caught_up
+
+    def next_seq(self, end_ns: int, following: int) -> int:
+        """Number of the score at ``end_ns``: ``following`` the last one here, or another worker's.
+
+        After a move it counts on by hops, so that a client sees what was lost in between.
+        """
+        resume, self._resume = self._resume, None
+        if resume is None or resume.seq < 0:
+            return following
+        return resume.seq + max(1, round((end_ns - resume.t_end_ns) / self.hop_ns))
 
     def arrival(self, end_ns: int) -> tuple[int, int]:
         """(end on the stream's clock, arrival on ours) of the newest sample up to ``end_ns``.

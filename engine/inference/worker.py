@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import psutil
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from engine.backends import select
 from engine.backends.protocol import BackendError
 from engine.inference.core import InferenceCore
+from engine.inference.membership import Doors, Membership
 from engine.inference.service import CommandError, Desk
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
@@ -22,6 +22,8 @@ from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.control import parse
 from engine.wire.fields import WireError
+from engine.wire.gate import Gate, start_gate
+from engine.wire.link import DirectoryLink
 from engine.wire.messages import Clock
 from engine.wire.security import ServerSecurity
 from engine.wire.sockets import ControlServer, IngestReceiver, ScorePublisher
@@ -52,16 +54,26 @@ def run_inference(settings: EngineSettings, stop: Stop) -> None:
         BackendError: no backend can run it.
         WireError: an endpoint is in use, or there are no keys.
     """
-    with _security(settings) as security, contextlib.ExitStack() as sockets:
+    part = settings.cluster
+    with _security(settings) as (security, gate), contextlib.ExitStack() as sockets:
         ingest = sockets.enter_context(IngestReceiver(settings.ingest, security))
-        scores = sockets.enter_context(ScorePublisher(settings.scores, security))
+        relayed = part.directory is not None
+        scores = sockets.enter_context(
+            ScorePublisher(None if relayed else settings.scores, security)
+        )
         control = sockets.enter_context(ControlServer(settings.control, security))
         clock = this_clock()
         desk = _open_desk(settings, scores, clock)
+        membership = None
+        if part.directory is not None:
+            keys = None if security is None else security.as_client()
+            link = sockets.enter_context(DirectoryLink(part.directory, keys))
+            doors = Doors(ingest.endpoint, control.endpoint)
+            membership = Membership(link, part, doors, desk, scores.connect, gate.admit)
         desk.set_state("ready")
-        log.info("ready on %s", settings.ingest)
+        log.info("ready on %s", ingest.endpoint)
         try:
-            _loop(desk, ingest, scores, control, clock, stop)
+            _loop(desk, ingest, scores, control, clock, stop, membership)
         finally:
             desk.set_state("stopping")
 
@@ -106,10 +118,13 @@ def _loop(
     control: ControlServer,
     clock: Clock,
     stop: Stop,
+    membership: Membership | None,
 ) -> None:
     poller = zmq.Poller()
     for socket in (ingest, scores, control):
         poller.register(socket.raw, zmq.POLLIN)
+    if membership is not None:
+        poller.register(membership.link.raw, zmq.POLLIN)
     answer = _answerer(desk, clock)
     rejected = 0
     while not stop.is_set():
@@ -131,6 +146,8 @@ def _loop(
         if control.raw in readable:
             control.serve(answer)
         step(desk)
+        if membership is not None:
+            membership.step()
 
 
 def step(desk: Desk) -> None:
@@ -170,6 +187,9 @@ def _answerer(desk: Desk, clock: Clock) -> Callable[[Mapping[str, Any]], Mapping
                 case "clock":
                     if request.clock is not None:
                         desk.learn_clock(request.clock, request.offset_ns)
+                case "release":
+                    held = desk.release(request.stream or "", request.epoch)
+                    return {"t_end_ns": held.t_end_ns, "seq": held.seq}
         except CommandError as error:
             raise WireError(str(error)) from None
         return {"state": desk.state}
@@ -178,14 +198,19 @@ def _answerer(desk: Desk, clock: Clock) -> Callable[[Mapping[str, Any]], Mapping
 
 
 @contextlib.contextmanager
-def _security(settings: EngineSettings) -> Iterator[ServerSecurity | None]:
-    """Start the allow-list before anything is bound; without security give None."""
+def _security(settings: EngineSettings) -> Iterator[tuple[ServerSecurity | None, Gate]]:
+    """Start the allow-list before anything is bound; without security give None.
+
+    In a cluster the directory says whose keys come in, through the gate.
+    """
     if settings.security.mode == "off":
-        yield None
+        yield None, Gate("")
         return
     security = ServerSecurity.read(settings.security.keys_dir)
-    authenticator: ThreadAuthenticator = security.start()
+    gate = Gate(security.public.decode())
+    clustered = settings.cluster.directory is not None
+    authenticator = start_gate(gate) if clustered else security.start()
     try:
-        yield security
+        yield security, gate
     finally:
         authenticator.stop()

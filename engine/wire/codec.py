@@ -142,6 +142,8 @@ def encode(message: Message) -> list[Frame]:
         t_sent_ns=envelope.t_sent_ns,
         clock=envelope.clock,
         repeated=envelope.repeated,
+        epoch=envelope.epoch,
+        resume=envelope.resume,
         buffers=buffers,
         **values,
     )
@@ -200,7 +202,17 @@ def _envelope(header: Any) -> Envelope:
     start, end = header.t_start_ns, header.t_end_ns
     if end < start:
         raise WireError(f"header.t_end_ns: expected at least t_start_ns {start}, got {end}")
-    return Envelope(stream, header.seq, start, end, header.t_sent_ns, header.clock, header.repeated)
+    return Envelope(
+        stream,
+        header.seq,
+        start,
+        end,
+        header.t_sent_ns,
+        header.clock,
+        header.repeated,
+        header.epoch,
+        header.resume,
+    )
 
 
 def _array(form: _Form, described: list[Buffer], frames: Sequence[Frame]) -> dict[str, Any]:

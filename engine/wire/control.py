@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from engine.wire.fields import WireError, convert
-from engine.wire.messages import Clock, Label, Name
+from engine.wire.messages import Clock, Label, Name, Natural
 
-Command = Literal["describe", "ping", "pause", "resume", "mark", "clock"]
+Command = Literal["describe", "ping", "pause", "resume", "mark", "clock", "release"]
 
 
 class Request(Struct, frozen=True):
@@ -24,6 +24,8 @@ class Request(Struct, frozen=True):
     """Whose offset ``clock`` publishes."""
     offset_ns: Annotated[int, Meta(ge=-(2**62), le=2**62)] = 0
     """The worker's clock minus the sender's."""
+    epoch: Natural = 0
+    """Of a ``release``: up to which placement of the stream."""
 
 
 def parse(values: Mapping[str, Any]) -> Request:
@@ -39,4 +41,6 @@ def parse(values: Mapping[str, Any]) -> Request:
         raise WireError("request.clock: expected a map with text keys, got nil")
     if request.command == "clock" and "offset_ns" not in values:
         raise WireError("request.offset_ns: expected an integer, got nil")
+    if request.command == "release" and not request.stream:
+        raise WireError("request.stream: expected the name of a stream, got nil")
     return request

@@ -24,6 +24,8 @@ LEVEL_RANGE_DBFS = (-120.0, 0.0)
 INT64_MAX = 2**63 - 1
 
 Natural = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+Recent = Annotated[int, Meta(ge=-1, le=INT64_MAX)]
+"""A time or number that is -1 while there is none."""
 Faces = Annotated[int, Meta(ge=0, le=10_000)]
 Pixels = Annotated[int, Meta(ge=-100_000, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -70,6 +72,16 @@ class Clock(Struct, frozen=True):
     boot_id: Label
 
 
+class Resume(Struct, frozen=True):
+    """A stream has moved here: what comes, up to ``until_ns``, is played from its past."""
+
+    t_end_ns: Recent
+    """End of the newest window that is known to be scored; -1 where none is."""
+    seq: Recent
+    """Number of that window's score; -1 where there is none."""
+    until_ns: Natural
+
+
 class Envelope(Struct, frozen=True):
     """What every message carries; its fields lie in the header itself."""
 
@@ -84,6 +96,10 @@ class Envelope(Struct, frozen=True):
     clock: Clock
     repeated: Annotated[bool, ADDED] = False
     """Sent before, and sent again for a new subscriber: no news, and no sign of life."""
+    epoch: Annotated[Natural, ADDED] = 0
+    """In a cluster: which placement of the stream this belongs to; it only rises."""
+    resume: Annotated[Resume | None, ADDED] = None
+    """Of media that are played to the worker that takes a stream over."""
 
 
 class Audio(Struct, frozen=True, eq=False):

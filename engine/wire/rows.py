@@ -1,8 +1,8 @@
 """One flat row per score: what recordings and ``engine score`` write, the same in every format.
 
 The columns follow from the fields of ``Score``, so that a row holds everything that its score
-does: a column is a field's path, shortened as ``_column_name`` says. Only whether a message was
-repeated is left out: a row stands for the score, however often it was sent.
+does: a column is a field's path, shortened as ``_column_name`` says. Only how it travelled is left
+out (whether it was repeated, and by which worker it came): a row stands for the score itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROW_SCHEMA = 2
 None. Schema 1 (before the column ``row_schema``) had no latency per stage and no clock."""
 
 MODEL = {"name": "model", "version": "model_version", "sha256": "model_sha256"}
-LEFT_OUT = ("envelope", "repeated")
+LEFT_OUT = ("envelope", "repeated", "epoch", "resume")
 Kind = type[float] | type[int] | type[bool] | type[str] | type[list[Any]]
 
 
@@ -123,8 +123,10 @@ BY_NAME = {column.name: column for column in COLUMNS}
 
 def row_of(score: Score, received_unix_s: float | None = None) -> Row:
     """Make the row of a score; ``received_unix_s`` is now unless given."""
-    if score.envelope.repeated:
-        score = replace(score, envelope=replace(score.envelope, repeated=False))
+    travelled = score.envelope
+    if travelled.repeated or travelled.epoch or travelled.resume is not None:
+        plain = replace(travelled, repeated=False, epoch=0, resume=None)
+        score = replace(score, envelope=plain)
     return Row(score, time.time() if received_unix_s is None else received_unix_s)
 
 

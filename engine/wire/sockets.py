@@ -18,6 +18,7 @@ import zmq
 from engine.wire.codec import MAX_BUFFER, MAX_HEADER, decode, encode, topic
 from engine.wire.fields import WireError
 from engine.wire.messages import Message, Score, Status
+from engine.wire.order import Order
 from engine.wire.security import ClientSecurity, ServerSecurity
 
 INGEST_QUEUE = 256
@@ -84,6 +85,7 @@ class IngestSender(_Socket):
         super().__init__(zmq.PUSH)
         self.dropped = 0
         self.sent = 0
+        self.counters: Counter[str] = Counter()
         # Without IMMEDIATE a message waits for a peer that is not there and arrives stale.
         self._zmq.immediate = 1
         self._zmq.sndhwm = INGEST_QUEUE
@@ -252,9 +254,14 @@ class ScoreReceiver(_Socket):
         status: bool = True,
         security: ClientSecurity | None = None,
     ) -> None:
-        """``streams`` empty subscribes to all of them."""
+        """``endpoint`` may be several, with commas between them: relays that send the same.
+
+        ``streams`` empty subscribes to all of them.
+        """
         super().__init__(zmq.SUB)
         self.rejected = 0
+        endpoints = [part.strip() for part in endpoint.split(",")]
+        self._order = Order(several=len(endpoints) > 1)
         self._zmq.rcvhwm = SCORE_QUEUE
         self._watch = security.watch(self._zmq, endpoint) if security is not None else None
         names = tuple(streams)
@@ -264,7 +271,8 @@ class ScoreReceiver(_Socket):
             self._zmq.subscribe(SCORE_TOPIC)
         if status:
             self._zmq.subscribe(STATUS_TOPIC)
-        self._connect(endpoint)
+        for part in endpoints:
+            self._connect(part)
 
     def receive(self, timeout_ms: int | None = None) -> Score | Status | None:
         """Wait for the next message; None after ``timeout_ms``.
@@ -293,7 +301,7 @@ class ScoreReceiver(_Socket):
             except WireError:
                 self.rejected += 1
                 continue
-            if isinstance(message, Score | Status):
+            if isinstance(message, Score | Status) and self._order.admits(message):
                 found.append(message)
         return found
 

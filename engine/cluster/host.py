@@ -1,0 +1,129 @@
+"""A host: one machine's (or card's) plain workers, started, watched and replaced.
+
+It holds no stream and sees no message; when it dies its workers end with it. A worker that it
+starts is the same process as everywhere, told by its settings where the directory is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from engine.processes import Sink, WorkerSpec
+from engine.settings import EngineSettings
+from engine.supervisor import Supervisor, SupervisorError
+from engine.wire.link import DirectoryLink
+from engine.wire.membership import HostBeat, Rejected, Retire, Upgrade
+from engine.wire.security import ServerSecurity
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 0.25
+POLL_MS = 50
+
+
+class Workers:
+    """The workers of this host, each with a supervisor of its own, so that one can be ended.
+
+    Args:
+        settings: of the engine; ``cluster`` says which host this is.
+        count: workers of each generation.
+        log: takes the workers' log lines.
+    """
+
+    def __init__(self, settings: EngineSettings, count: int, log: Sink) -> None:
+        self._settings, self._count, self._log = settings, count, log
+        self._supervisors: dict[str, Supervisor] = {}
+        self._generation = settings.cluster.generation
+        self.start(settings.bundle, self._generation)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that run or are being started."""
+        return tuple(self._supervisors)
+
+    def start(self, bundle: str, generation: int) -> None:
+        """Start workers with a bundle; those that are there go on until they are retired."""
+        for number in range(1, self._count + 1):
+            spec = worker_spec(self._settings, number, bundle, generation)
+            self._supervisors[spec.name] = Supervisor([spec], self._log)
+        self._generation = generation
+
+    def poll(self) -> None:
+        """Start what is due, replace what has ended or hangs.
+
+        Raises:
+            SupervisorError: a user's mistake, such as a bundle that is none. One that came with
+                an upgrade ends that upgrade only.
+        """
+        for name, supervisor in list(self._supervisors.items()):
+            try:
+                supervisor.poll()
+            except SupervisorError as error:
+                del self._supervisors[name]
+                if self._generation == self._settings.cluster.generation:
+                    raise
+                log.error("upgrade: %s is not started: %s", name, error)
+
+    def retire(self, name: str) -> None:
+        """End a worker for good."""
+        supervisor = self._supervisors.pop(name, None)
+        if supervisor is not None:
+            log.info("worker %s is empty and ends", name)
+            supervisor.stop()
+
+    def stop(self) -> None:
+        """End all of them."""
+        for supervisor in self._supervisors.values():
+            supervisor.stop()
+
+
+def worker_spec(
+    settings: EngineSettings, number: int, bundle: str, generation: int = 1
+) -> WorkerSpec:
+    """A worker of this host: with a name of its own, and ports that no former one had."""
+    part = settings.cluster
+    suffix = "" if generation == 1 else f"-g{generation}"
+    own = part.model_copy(
+        update={"name": f"{part.host}-{number}{suffix}", "generation": generation}
+    )
+    anywhere = f"tcp://{part.address}:*"
+    update = {"cluster": own, "bundle": bundle, "ingest": anywhere, "control": anywhere}
+    return WorkerSpec(settings=settings.model_copy(update=update))
+
+
+def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) -> None:
+    """Run a host in this process until ``stopped``.
+
+    Raises:
+        SupervisorError: its workers cannot start, for a user's mistake.
+        WireError: no keys.
+    """
+    keys = None
+    if settings.security.mode == "curve":
+        keys = ServerSecurity.read(settings.security.keys_dir).as_client()
+    assert settings.cluster.directory is not None
+    workers = Workers(settings, count, lambda line: log.info("%s", line))
+    word = HostBeat(settings.cluster.host, os.getpid())
+    beat_s = 0.0
+    with DirectoryLink(settings.cluster.directory, keys) as link:
+        try:
+            while not stopped():
+                link.raw.poll(POLL_MS)
+                for message in link.receive_all():
+                    match message:
+                        case Upgrade():
+                            log.info("upgrade to %s", message.bundle)
+                            workers.start(message.bundle, message.generation)
+                        case Retire():
+                            workers.retire(message.worker)
+                        case Rejected():
+                            log.warning("the directory does not take this host: %s", message.reason)
+                workers.poll()
+                if (now_s := time.monotonic()) - beat_s >= BEAT_S:
+                    link.send(word)
+                    beat_s = now_s
+        finally:
+            workers.stop()

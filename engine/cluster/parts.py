@@ -1,0 +1,99 @@
+"""A cluster's own processes: which there are on one machine, and what each of them runs."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import zmq.auth
+
+from engine.processes import Part, WorkerSpec
+from engine.settings import EngineSettings
+from engine.wire.fields import WireError
+from engine.wire.gate import Gate, start_gate
+from engine.wire.security import ServerSecurity
+
+RELAYS = 2
+
+
+def local_specs(settings: EngineSettings, workers: int, hosts: int) -> list[WorkerSpec]:
+    """The directory, two relays and the hosts with their workers; ``settings.cluster`` is set.
+
+    ``settings.scores`` holds the relays' endpoints, one for each, with commas between them.
+    """
+    relays = settings.scores.split(",")
+    parts = [Part(role="directory", name="directory")]
+    parts += [
+        Part(role="relay", name=f"relay-{number}", intake=free_endpoint(), scores=endpoint)
+        for number, endpoint in enumerate(relays, 1)
+    ]
+    specs = [WorkerSpec(settings=settings, part=part) for part in parts]
+    for number in range(hosts):
+        name = settings.cluster.host if hosts == 1 else f"{settings.cluster.host}{number + 1}"
+        own = settings.cluster.model_copy(update={"host": name})
+        share = workers // hosts + (number < workers % hosts)
+        specs.append(host_spec(settings.model_copy(update={"cluster": own}), share))
+    return specs
+
+
+def host_spec(settings: EngineSettings, workers: int) -> WorkerSpec:
+    """A host with its workers."""
+    part = Part(role="host", name=f"host-{settings.cluster.host}", workers=workers)
+    return WorkerSpec(settings=settings, part=part)
+
+
+def free_endpoint() -> str:
+    """An endpoint on loopback that is free now; a process that is restarted gets the same."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def run_part(
+    part: Part, settings: EngineSettings, stopped: Callable[[], bool], beat: Callable[[], None]
+) -> None:
+    """Run one of them in this process until ``stopped``; ``beat`` is called at every turn.
+
+    Raises:
+        WireError: an endpoint is in use, or there are no keys.
+        SupervisorError: a host's workers cannot start, for a user's mistake.
+    """
+    directory = settings.cluster.directory
+    if directory is None:
+        raise WireError("cluster.directory: expected an endpoint, got none")
+
+    def over() -> bool:
+        beat()
+        return stopped()
+
+    if part.role == "host":
+        from engine.cluster.host import run_host
+
+        run_host(settings, part.workers, over)
+        return
+    with guarded(settings) as security:
+        if part.role == "directory":
+            from engine.cluster.directory import run_directory
+
+            run_directory(directory, over, security)
+        else:
+            from engine.cluster.relay import run_relay
+
+            run_relay(part.name, part.intake, part.scores, directory, over, security)
+
+
+@contextlib.contextmanager
+def guarded(settings: EngineSettings) -> Iterator[ServerSecurity | None]:
+    """Let in the pool's own key and the clients of the allow-list; without security, everybody."""
+    if settings.security.mode == "off":
+        yield None
+        return
+    security = ServerSecurity.read(settings.security.keys_dir)
+    keys = [zmq.auth.load_certificate(file)[0] for file in security.allowed.glob("*.key")]
+    gate = Gate(security.public.decode(), [key.decode() for key in keys])
+    authenticator = start_gate(gate)
+    try:
+        yield security
+    finally:
+        authenticator.stop()

@@ -1,0 +1,102 @@
+"""A worker's part in a cluster: its beat to the directory, and what the directory asks of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from engine.inference.service import Desk
+from engine.settings import ClusterSettings
+from engine.wire.link import DirectoryLink
+from engine.wire.membership import Admit, Admitted, Beat, Outbound, Rejected, Relays, Release
+from engine.wire.messages import SCHEMA
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 0.25
+QUICK_S = 0.05
+"""Soonest beat after a change of the streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where a worker is reached."""
+
+    ingest: str
+    control: str
+
+
+class Membership:
+    """Says where this worker is and what it holds; carries out what the directory asks.
+
+    Args:
+        link: the connection to the directory.
+        settings: name, host, generation and capacity.
+        doors: where this process is reached.
+        desk: what the worker holds.
+        follow: sends scores to these relays from now on.
+        admit: lets a client's key in for a stream.
+    """
+
+    def __init__(
+        self,
+        link: DirectoryLink,
+        settings: ClusterSettings,
+        doors: Doors,
+        desk: Desk,
+        follow: Callable[[Iterable[str]], None],
+        admit: Callable[[str, str], None],
+    ) -> None:
+        self.link = link
+        self._settings, self._doors, self._desk = settings, doors, desk
+        self._follow, self._admit = follow, admit
+        self._incarnation = time.time_ns()
+        self._beat_s = 0.0
+        self._told: tuple[str, ...] = ()
+
+    def step(self) -> None:
+        """Read what the directory says, and send a beat if it is time to."""
+        for message in self.link.receive_all():
+            self._take(message)
+        since_s = time.monotonic() - self._beat_s
+        if since_s >= BEAT_S or (since_s >= QUICK_S and self._desk.streams != self._told):
+            self.beat()
+
+    def beat(self) -> None:
+        """Send a beat."""
+        self._beat_s = time.monotonic()
+        self._told = self._desk.streams
+        settings, desk = self._settings, self._desk
+        self.link.send(
+            Beat(
+                worker=settings.name,
+                host=settings.host,
+                pid=os.getpid(),
+                incarnation=self._incarnation,
+                ingest=self._doors.ingest,
+                control=self._doors.control,
+                schema=SCHEMA,
+                model=desk.model.sha256,
+                generation=settings.generation,
+                capacity=settings.capacity,
+                hop_ms=desk.hop_ms,
+                p99_ms=desk.recent_p99_ms(),
+                ready=desk.state in ("ready", "running"),
+                streams=desk.held(),
+            )
+        )
+
+    def _take(self, message: Outbound) -> None:
+        match message:
+            case Release():
+                self._desk.release(message.stream, message.epoch)
+            case Relays():
+                self._follow(message.intakes)
+            case Admit():
+                self._admit(message.key, message.stream)
+                self.link.send(Admitted(message.stream, message.epoch))
+            case Rejected():
+                log.warning("the directory does not take this worker: %s", message.reason)

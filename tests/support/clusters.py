@@ -1,0 +1,160 @@
+"""A whole cluster of real processes for a test, and what its clients see of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from clients.events import Gap
+from clients.subscriber import Subscriber
+from engine.wire.fields import WireError
+from engine.wire.link import DirectoryLink
+from engine.wire.membership import Ask, Report
+from engine.wire.messages import Score
+from tests.support.peers import ENVIRONMENT, REPOSITORY, free_endpoint
+
+SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
+PATIENCE_S = 50.0
+
+
+@dataclass
+class Cluster:
+    """A running ``python -m engine cluster``."""
+
+    directory: str
+    scores: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def status(self) -> dict[str, Any]:
+        """What the directory says, now."""
+        with DirectoryLink(self.directory) as link:
+            report = link.ask(Ask("status"), 2_000)
+        assert isinstance(report, Report)
+        return report.values
+
+    def when(self, found: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
+        """Wait for a state of the cluster and return it."""
+        end_s = time.monotonic() + PATIENCE_S
+        values: dict[str, Any] = {}
+        while time.monotonic() < end_s:
+            try:
+                values = self.status()
+            except WireError:
+                continue
+            if found(values):
+                return values
+            time.sleep(0.1)
+        tail = "\n".join(self.log.read_text().splitlines()[-30:])
+        raise AssertionError(f"not within {PATIENCE_S} s: {what}\n{json.dumps(values)}\n{tail}")
+
+    def ready(self, workers: int, streams: int) -> dict[str, Any]:
+        """Wait until so many workers are ready and hold all streams."""
+
+        def found(values: dict[str, Any]) -> bool:
+            ready = [w for w in values["workers"] if w["state"] == "ready"]
+            held = sum(len(w["streams"]) for w in ready)
+            complete = len(values["relays"]) == 2
+            return complete and len(ready) >= workers and held == streams
+
+        return self.when(found, f"{workers} workers with {streams} streams")
+
+    def child(self, role: str) -> psutil.Process:
+        """The process of the directory, a relay, or a host."""
+        pids = {
+            "directory": lambda values: values["directory"]["pid"],
+            "relay": lambda values: values["relays"][0]["pid"],
+            "host": lambda values: values["directory"]["hosts"][0]["pid"],
+        }
+        return psutil.Process(pids[role](self.status()))
+
+
+@contextmanager
+def cluster(log: Path, streams: Sequence[str], *arguments: str) -> Iterator[Cluster]:
+    """Run a cluster on free ports, with the packaged clip as every stream."""
+    directory = free_endpoint()
+    scores = f"{free_endpoint()},{free_endpoint()}"
+    command = [sys.executable, "-m", "engine", "cluster", "--directory", directory]
+    command += ["--scores", scores, *arguments]
+    for name in streams:
+        command += ["--stream", f"{name}={SAMPLE}"]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=out, text=True
+        )
+        try:
+            yield Cluster(directory, scores, process, log)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+class Watcher:
+    """Collects what a client sees, from a thread of its own."""
+
+    def __init__(self, scores: str) -> None:
+        self.seqs: dict[str, list[int]] = defaultdict(list)
+        self.ends_ns: dict[str, list[int]] = defaultdict(list)
+        self.came_ns: dict[str, list[int]] = defaultdict(list)
+        self.models: dict[str, list[str]] = defaultdict(list)
+        self.missing: Counter[str] = Counter()
+        self._over = threading.Event()
+        self._scores = scores
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        with Subscriber(self._scores) as subscriber:
+            while not self._over.is_set():
+                for event in subscriber.poll(50):
+                    if isinstance(event, Gap):
+                        self.missing[event.stream] += event.missing
+                    elif isinstance(event, Score):
+                        name = event.envelope.stream
+                        self.seqs[name].append(event.envelope.seq)
+                        self.ends_ns[name].append(event.envelope.t_end_ns)
+                        self.came_ns[name].append(time.monotonic_ns())
+                        self.models[name].append(event.model.sha256)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def further(self, streams: Sequence[str], scores: int) -> None:
+        """Wait until every stream has had so many scores more."""
+        before = {name: len(self.seqs[name]) for name in streams}
+        end_s = time.monotonic() + PATIENCE_S
+        while any(len(self.seqs[name]) < before[name] + scores for name in streams):
+            lengths = {name: len(self.seqs[name]) - before[name] for name in streams}
+            assert time.monotonic() < end_s, f"no {scores} further scores: {lengths}"
+            time.sleep(0.05)
+
+    def is_in_order_and_once(self) -> bool:
+        """Whether every stream's scores came in order, none twice."""
+        return all(ends == sorted(set(ends)) for ends in self.ends_ns.values())
+
+
+def kill_tree(process: psutil.Process) -> None:
+    """End a process and all its children at once, as a machine that loses its power does."""
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        try:
+            os.kill(member.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
