@@ -33,9 +33,6 @@ Relays = Annotated[
 Workers = Annotated[int, typer.Option(min=1, help="Inference workers, of all hosts together.")]
 Hosts = Annotated[int, typer.Option(min=1, help="Hosts that share the workers, as machines would.")]
 Capacity = Annotated[int | None, typer.Option(min=1, help="Streams that one worker holds.")]
-Ray = Annotated[
-    str | None, typer.Option(help="Run the parts on a Ray cluster: its address, or local.")
-]
 HostName = Annotated[str | None, typer.Option(help="This machine's name within the cluster.")]
 Address = Annotated[str | None, typer.Option(help="This machine's address for the captures.")]
 
@@ -46,7 +43,6 @@ def cluster(
     workers: Workers = 2,
     hosts: Hosts = 1,
     capacity: Capacity = None,
-    ray: Ray = None,
     directory: Directory = None,
     scores: Relays = None,
     bundle: options.BundleName = None,
@@ -82,12 +78,6 @@ def cluster(
         log_level=log_level,
     )
     settings = options.with_devices(settings, microphone, camera)
-    if ray is not None:
-        from engine.cluster.ray_pool import start
-
-        settings = start(ray, settings, workers)
-        options.session(settings, capture_specs(settings))
-        return
     options.session(settings, [*local_specs(settings, workers, hosts), *capture_specs(settings)])
 
 

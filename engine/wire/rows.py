@@ -27,7 +27,7 @@ ROW_SCHEMA = 2
 None. Schema 1 (before the column ``row_schema``) had no latency per stage and no clock."""
 
 MODEL = {"name": "model", "version": "model_version", "sha256": "model_sha256"}
-LEFT_OUT = ("envelope", "repeated", "epoch", "resume")
+LEFT_OUT = {("envelope", name) for name in ("repeated", "epoch", "resume")}
 Kind = type[float] | type[int] | type[bool] | type[str] | type[list[Any]]
 
 
@@ -99,7 +99,7 @@ def _columns_of(
     hints = get_type_hints(kind, include_extras=True)
     for name in kind.__struct_fields__:
         here = (*path, name)
-        if here == LEFT_OUT:
+        if here in LEFT_OUT:
             continue
         plain, _ = bare(hints[name])
         none = maybe or optional(hints[name])
@@ -195,7 +195,7 @@ def _as_on_the_wire(
     values = {}
     for name, written in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True):
         here = (*path, name)
-        if here == LEFT_OUT:
+        if here in LEFT_OUT:
             continue
         plain, _ = bare(hints[name])
         is_struct = isinstance(plain, type) and issubclass(plain, Struct)

@@ -31,7 +31,10 @@ def test_a_score_comes_back_from_its_row(score: Score) -> None:
 @settings(max_examples=150, deadline=None)
 @given(scores, st.floats(0, 4e9))
 def test_a_row_comes_back_from_json_and_from_csv(score: Score, received_unix_s: float) -> None:
-    row = row_of(replace(score, envelope=replace(score.envelope, repeated=False, epoch=0, resume=None)), received_unix_s)
+    row = row_of(
+        replace(score, envelope=replace(score.envelope, repeated=False, epoch=0, resume=None)),
+        received_unix_s,
+    )
     assert row_from(json.loads(json.dumps(row.values()))) == row
     text = io.StringIO()
     cells = [to_cell(column, column.of(row)) for column in COLUMNS]

@@ -1,5 +1,0 @@
-"""TODO"""
-
-
-def start(a, b, c):
-    raise NotImplementedError
