@@ -40,18 +40,18 @@ class TextEncoder:
         self.spec = spec
         self._device = device or torch.device("cpu")
         factory = "AutoModel" if spec.model == "encoder" else "AutoModelForCausalLM"
-        self._tokenizer, model = load(spec.source, "AutoTokenizer", factory)
+        self.tokenizer, model = load(spec.source, "AutoTokenizer", factory)
         width = int(model.config.hidden_size)
         if width != spec.dim:
             raise PretrainedError(f"{spec.source}: width: expected {spec.dim}, got {width}")
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._tokenizer.padding_side = "right"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.tokenizer.padding_side = "right"
         if spec.adapter is not None:
             if folder is None:
                 raise PretrainedError(f"{spec.source}: the folder of {spec.adapter} is not known")
             low_rank.merge(model, low_rank.read(folder / spec.adapter), spec.source)
-        self._model = model.to(self._device).eval()
+        self.model = model.to(self._device).eval()
 
     @staticmethod
     def width(source: str, model: str = "encoder") -> int:
@@ -67,17 +67,17 @@ class TextEncoder:
         """
         if not texts:
             return []
-        tokens = self._tokenizer(
+        tokens = self.tokenizer(
             list(texts),
             return_tensors="pt",
             padding=True,
             truncation=True,
-            max_length=max_tokens(self._tokenizer),
+            max_length=max_tokens(self.tokenizer),
         ).to(self._device)
         mask = tokens["attention_mask"].bool()
         if mask.shape[1] == 0:
             return [np.zeros((0, self.spec.dim), np.float32) for _ in texts]
-        output = self._model(**tokens, output_hidden_states=True)
+        output = self.model(**tokens, output_hidden_states=True)
         states = hidden_state(output.hidden_states, self.spec.layer, self.spec.source)
         rows = zip(states.float().cpu(), mask.cpu(), strict=True)
         return [np.asarray(row[kept].numpy(), np.float32) for row, kept in rows]

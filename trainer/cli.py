@@ -192,6 +192,34 @@ def import_published(
     )
 
 
+@app.command("import-recogniser")
+def import_recogniser(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of the package's files, or a Moonshine model by name or path."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the graphs, the tokens and the licence.")],
+    layers: Annotated[
+        int, typer.Option(min=1, help="Encoder layers in the lower graph, which gives the tone.")
+    ] = 4,
+    whole: Annotated[bool, typer.Option("--float", help="float32 weights, not 8 bits.")] = False,
+) -> None:
+    """Make the ONNX graphs of a speech recogniser that a bundle can hold."""
+    try:
+        from models.pretrained import PretrainedError
+        from trainer.import_recogniser import import_recogniser as make
+    except ModuleNotFoundError as error:
+        _fail(f'needs {error.name}: pip install -e ".[train]"')
+    try:
+        sizes = make(source, out, layers, quantised=not whole)
+    except PretrainedError as error:
+        _fail(str(error))
+    for name, size in sizes.items():
+        print(f"{out / name}: {size / 1e6:.1f} MB")
+
+
 @app.command()
 def inspect(
     corpus: Annotated[list[Path], typer.Option(help="A corpus of any known format; repeatable.")],

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from models.quantisation import quantise_products, store
 from models.recogniser.network import (
     CrossStates,
     DecoderStep,
@@ -117,32 +117,13 @@ def _export(
 
 
 def quantise(source: Path, target: Path) -> None:
-    """Quantise a graph's matrix products, store its convolutions in 8 bits, share its head.
-
-    Weights take 7 of the 8 bits: without VNNI the products of two 8-bit numbers would overflow
-    where a pair of them is added up.
-    """
+    """Quantise a graph's matrix products, store its convolutions in 8 bits, share its head."""
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it advises preprocessing that the exporter has done
-    try:
-        quantize_dynamic(
-            source,
-            target,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            op_types_to_quantize=["MatMul"],
-            extra_options={"MatMulConstBOnly": True},
-        )
-    finally:
-        root.setLevel(level)
+    quantise_products(source, target)
     model = onnx.load(target)
     _share_head(model.graph)
-    _store_convolutions(model.graph)
+    store(model.graph, {n.input[1] for n in model.graph.node if n.op_type == "Conv"}, axis=0)
     onnx.save(model, target)
 
 
@@ -168,27 +149,3 @@ def _share_head(graph: Any) -> None:
     if lookups:
         (table,) = [item for item in graph.initializer if item.name == HEAD]
         graph.initializer.remove(table)
-
-
-def _store_convolutions(graph: Any) -> None:
-    """Store convolution weights as int8 with a step per channel; loading expands them."""
-    from onnx import helper, numpy_helper
-
-    weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
-    for item in [item for item in graph.initializer if item.name in weights]:
-        values = numpy_helper.to_array(item)
-        step = np.abs(values).max(axis=(1, 2), keepdims=True).astype(np.float32) / 127
-        step = np.maximum(step, np.finfo(np.float32).tiny)
-        whole = np.round(values / step).astype(np.int8)
-        graph.initializer.remove(item)
-        name = item.name
-        graph.initializer.extend(
-            [
-                numpy_helper.from_array(whole, f"{name}_quantized"),
-                numpy_helper.from_array(step, f"{name}_scale"),
-            ]
-        )
-        graph.node.insert(0, helper.make_node("Mul", [f"{name}_whole", f"{name}_scale"], [name]))
-        graph.node.insert(
-            0, helper.make_node("Cast", [f"{name}_quantized"], [f"{name}_whole"], to=1)
-        )
