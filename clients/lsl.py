@@ -23,6 +23,10 @@ CHANNELS = (
     ("weight_audio", "fraction"),
     ("weight_text", "fraction"),
     ("weight_video", "fraction"),
+    ("valence_audio", "valence"),
+    ("valence_text", "valence"),
+    ("valence_video", "valence"),
+    ("mixed", "boolean"),
 )
 """Labels and units of the outlet's channels."""
 TYPE = "Sentiment"
@@ -47,13 +51,14 @@ def load() -> Any:
 def sample_of(score: Score) -> list[float]:
     """Values of ``CHANNELS``; NaN where the score has none."""
     interval = score.interval
+    parts = (score.audio, score.text, score.video)
     return [
         math.nan if score.valence is None else score.valence,
         math.nan if interval is None else interval.low,
         math.nan if interval is None else interval.high,
-        score.audio.weight if score.audio.present else math.nan,
-        score.text.weight if score.text.present else math.nan,
-        score.video.weight if score.video.present else math.nan,
+        *(part.weight if part.present else math.nan for part in parts),
+        *(math.nan if part.valence is None else part.valence for part in parts),
+        math.nan if score.mixed is None else float(score.mixed),
     ]
 
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from clients.bridges import BridgeError, Names
 from clients.events import NS_PER_S, OVER, Event, Gap, Stale
-from engine.wire.messages import Latency, NoValueReason, Score, Status, WorkerState
+from engine.wire.messages import Latency, Modality, NoValueReason, Score, Status, WorkerState
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 OTHER = "other"
 REASONS = (*get_args(NoValueReason), "unknown")
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 STAGES = Latency.__struct_fields__
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -93,6 +94,11 @@ class Metrics:
         self._lost = metric(Counter, "scores_lost", "Scores lost on the way here", "stream")
         self._gaps = metric(Counter, "gaps", "Gaps in the sequence of scores", "stream")
         self._valence = metric(Gauge, "valence", "Rolling valence, -3 to 3; NaN: none", "stream")
+        self._alone = metric(
+            Gauge, "modality_valence", "What a modality says by itself; NaN: nothing",
+            "stream", "modality",
+        )  # fmt: skip
+        self._mixed = metric(Gauge, "mixed", "1: modalities contradict each other", "stream")
         self._nil_share = metric(
             Gauge, "nil_share", f"Share without a valence of the last {RECENT} scores", "stream"
         )
@@ -170,6 +176,10 @@ class Metrics:
             self._nil.labels(name, score.reason or "unknown").inc()
         if name != OTHER:  # of a pool of streams neither a valence nor a running count can be told
             self._valence.labels(name).set(math.nan if score.valence is None else score.valence)
+            for modality in MODALITIES:
+                alone = getattr(score, modality).valence
+                self._alone.labels(name, modality).set(math.nan if alone is None else alone)
+            self._mixed.labels(name).set(bool(score.mixed))
             rise = score.dropped - stream.dropped
             self._dropped.labels(name).inc(rise if rise >= 0 else score.dropped)
             stream.dropped = score.dropped
@@ -208,10 +218,14 @@ class Metrics:
             self._gaps,
             self._valence,
             self._nil_share,
+            self._mixed,
             self._age,
         ):
             with suppress(KeyError):
                 metric.remove(name)
+        for modality in MODALITIES:
+            with suppress(KeyError):
+                self._alone.remove(name, modality)
         for reason in REASONS:
             with suppress(KeyError):
                 self._nil.remove(name, reason)

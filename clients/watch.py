@@ -11,7 +11,7 @@ from rich.text import Text
 
 from clients.events import Event, Gap, Stale
 from clients.subscriber import Subscriber
-from engine.terminal.render import Sparkline, score_line, score_table
+from engine.terminal.render import WIDE, Sparkline, score_line, score_table
 from engine.wire.messages import Score, Status
 
 REFRESH_HZ = 8
@@ -44,12 +44,12 @@ class Board:
             self._scores[name] = (event, line)
             self._silent.pop(name, None)
 
-    def render(self) -> RenderableType:
-        """Draw the board."""
+    def render(self, width: int = WIDE) -> RenderableType:
+        """Draw the board for a terminal of so many columns."""
         if not self._scores and not self._status:
-            return Text(f"waiting for an engine on {self._endpoint} (python -m engine)", "yellow")
+            return Text(f"waiting for an engine on {self._endpoint} (undertone run)", "yellow")
         parts: list[RenderableType] = [
-            score_table(self._scores.values(), title=f"Undertone on {self._endpoint}"),
+            score_table(self._scores.values(), f"Undertone on {self._endpoint}", width),
             Text(NOTICE, "dim"),
         ]
         workers = [f"{name} {status.state}" for name, status in sorted(self._status.items())]
@@ -84,8 +84,10 @@ def lines(events: Iterable[Event]) -> Iterable[str]:
 
 
 def _live(subscriber: Subscriber, board: Board, console: Console) -> None:
-    with Live(board.render(), console=console, auto_refresh=False, screen=False) as live:
+    with Live(
+        board.render(console.width), console=console, auto_refresh=False, screen=False
+    ) as live:
         while True:
             for event in subscriber.poll(1000 // REFRESH_HZ):
                 board.take(event)
-            live.update(board.render(), refresh=True)
+            live.update(board.render(console.width), refresh=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.backends.protocol import Backend
+from engine.inference.explanation import Said, contradict, is_due, present
 from engine.inference.forward import Fused, Fuser, TextEncode, encode
 from engine.inference.grid import Due
 from engine.inference.rolling import Observation
@@ -25,6 +26,7 @@ from engine.wire.messages import (
     Audio,
     Clock,
     Envelope,
+    Interval,
     Latency,
     Message,
     Modalities,
@@ -197,7 +199,7 @@ class InferenceCore:
         encode([s for s, _ in due], self._backend, self._encode_text, self._counters)
         windows = [cut(state, window, self._settings) for state, window in due]
         encoded = self._timer()
-        fused = self._fuser.fuse(windows)
+        fused = self._fuser.fuse(windows, [self._explains(window) for window in windows])
         finished = self._timer()
         scores = []
         for window, result in zip(windows, fused, strict=True):
@@ -205,6 +207,11 @@ class InferenceCore:
             scores.append(self._score(window, result, now_ns, stages))
             window.stream.finish(window.due.end_ns)
         return scores
+
+    def _explains(self, window: Window) -> bool:
+        """Whether each modality of a window is asked by itself."""
+        place = round((window.due.end_ns - window.stream.grid.t0_ns) / window.stream.hop_ns)
+        return self._settings.explain and is_due(place, len(self._streams))
 
     def _take(self, now_ns: int) -> list[tuple[StreamState, Due]]:
         """Due windows of the streams that got messages or whose deadline has passed."""
@@ -256,6 +263,9 @@ class InferenceCore:
         if fused is not None and window.is_new:
             seen = Observation(fused.valence, fused.low, fused.high)
         rolling = state.rolling.update((end_ns - state.grid.t0_ns) / 1e9, seen)
+        if fused is not None and fused.alone is not None:
+            state.said = fused.alone
+        said = {name: state.said[name] for name in present(window) if name in state.said}
         sample_ns, arrived_ns = state.arrival(end_ns)
         transport = (state.local_ns(arrived_ns) - sample_ns) / MS
         wait = (now_ns - arrived_ns) / MS
@@ -285,12 +295,13 @@ class InferenceCore:
             trigger="speech_end" if ended and not spoke_on else "hop",
             reason=rolling.reason,
             modalities=Modalities(
-                audio=_state_of(window, fused, "audio", window.voiced),
+                audio=_state_of(window, fused, said, "audio", window.voiced),
                 video=_state_of(
-                    window, fused, "video", state.video.quality(window.due.start_ns, end_ns)
+                    window, fused, said, "video", state.video.quality(window.due.start_ns, end_ns)
                 ),
-                text=_state_of(window, fused, "text", None),
+                text=_state_of(window, fused, said, "text", None),
             ),
+            mixed=contradict(said.values()) if len(said) > 1 else None,
             transcript=TextState(source=window.text_source),
             speaking=spoke_on,
             faces=state.video.faces if state.video.progress.is_live(end_ns, 10**9) else 0,
@@ -313,12 +324,19 @@ def _held(state: StreamState) -> Held:
 
 
 def _state_of(
-    window: Window, fused: Fused | None, name: str, quality: float | None
+    window: Window,
+    fused: Fused | None,
+    said: Mapping[str, Said],
+    name: str,
+    quality: float | None,
 ) -> ModalityState:
     weight = 0.0 if fused is None else fused.weights[MODALITIES.index(name)]
+    own = said.get(name)
     return ModalityState(
         present=window.frames[name] is not None,
         coverage=min(window.coverage[name], 1.0),
         weight=weight,
         quality=quality,
+        valence=None if own is None else own.valence,
+        interval=None if own is None else Interval(own.low, own.high),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.backends.protocol import Array, Backend
 from engine.inference.batch import pad_left, pad_right
+from engine.inference.explanation import Said, alone, present
 from engine.inference.stream import StreamState
 from engine.inference.tracks.audio import AudioTrack, Segment
 from engine.inference.tracks.evidence import Evidence, TimedStream
@@ -120,6 +121,8 @@ class Fused:
     low: float
     high: float
     weights: tuple[float, ...]
+    alone: Mapping[str, Said] | None = None
+    """What each present modality says by itself; None where nobody asked."""
 
 
 class Fuser:
@@ -138,26 +141,55 @@ class Fuser:
         self._backend = backend
         self._counters = counters
 
-    def fuse(self, windows: Sequence[Window]) -> list[Fused | None]:
-        """Run the network on the windows that hold anything, MAX_ROWS at a time."""
+    def fuse(self, windows: Sequence[Window], explained: Sequence[bool]) -> list[Fused | None]:
+        """Run the network on the windows that hold anything, MAX_ROWS rows at a time.
+
+        A window that is ``explained`` also gives what each of its modalities says by itself.
+        """
+        jobs: list[tuple[int, str | None, Window]] = []
+        for row, window in enumerate(windows):
+            names = present(window)
+            if names:
+                jobs.append((row, None, window))
+            if explained[row] and len(names) > 1:
+                jobs += [(row, name, alone(window, name)) for name in names]
         results: list[Fused | None] = [None] * len(windows)
-        rows = [row for row, window in enumerate(windows) if window.pattern]
-        for first in range(0, len(rows), MAX_ROWS):
-            batch = rows[first : first + MAX_ROWS]
-            outputs = self._backend.run("fusion", self._inputs([windows[row] for row in batch]))
-            for index, row in enumerate(batch):
-                valence, low, high = (
-                    float(outputs[name].reshape(len(batch), -1)[index, 0])
-                    for name in ("valence", "low", "high")
-                )
-                if not math.isfinite(valence):
-                    self._counters["scores_not_finite"] += 1
+        singles: list[dict[str, Said]] = [{} for _ in windows]
+        for first in range(0, len(jobs), MAX_ROWS):
+            batch = jobs[first : first + MAX_ROWS]
+            outputs = self._run([window for _, _, window in batch])
+            for (row, name, _), fused in zip(batch, outputs, strict=True):
+                if fused is None:
                     continue
-                if not (math.isfinite(low) and math.isfinite(high)):
-                    low = high = valence
-                low, high = self._calibration.interval(windows[row].pattern, low, high)
-                weights = tuple(float(weight) for weight in outputs["weights"][index])
-                results[row] = Fused(valence, min(low, valence), max(high, valence), weights)
+                if name is None:
+                    results[row] = fused
+                else:
+                    singles[row][name] = Said(fused.valence, fused.low, fused.high)
+        for row, fused in enumerate(results):
+            if fused is not None and explained[row]:
+                names = present(windows[row])
+                if len(names) == 1:
+                    singles[row][names[0]] = Said(fused.valence, fused.low, fused.high)
+                results[row] = replace(fused, alone=singles[row])
+        return results
+
+    def _run(self, windows: Sequence[Window]) -> list[Fused | None]:
+        outputs = self._backend.run("fusion", self._inputs(windows))
+        results: list[Fused | None] = []
+        for row, window in enumerate(windows):
+            valence, low, high = (
+                float(outputs[name].reshape(len(windows), -1)[row, 0])
+                for name in ("valence", "low", "high")
+            )
+            if not math.isfinite(valence):
+                self._counters["scores_not_finite"] += 1
+                results.append(None)
+                continue
+            if not (math.isfinite(low) and math.isfinite(high)):
+                low = high = valence
+            low, high = self._calibration.interval(window.pattern, low, high)
+            weights = tuple(float(weight) for weight in outputs["weights"][row])
+            results.append(Fused(valence, min(low, valence), max(high, valence), weights))
         return results
 
     def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:

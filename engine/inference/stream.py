@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 
+from engine.inference.explanation import Said
 from engine.inference.grid import Due, HopGrid
 from engine.inference.rolling import RollingValence
 from engine.inference.tracks.audio import JITTER_NS, AudioTrack
@@ -72,6 +74,8 @@ class StreamState:
             self.grid.resume(first.resume.t_end_ns if known else first.t_start_ns)
         self.dropped = 0
         self.mark: str | None = None
+        self.said: Mapping[str, Said] = {}
+        """What each modality said by itself when it was last asked."""
         self._seq: dict[type[Input], int] = {}
         self._arrivals: deque[tuple[int, int]] = deque(maxlen=ARRIVALS)
 

@@ -111,7 +111,8 @@ class LiveDisplay:
             return
         self._drawn_s = now_s
         rows = [self._rows[name] for name in sorted(self._rows)]
-        table = score_table(rows, title="Undertone") if rows else Text("waiting for a score ...")
+        width = self._console.width
+        table = score_table(rows, "Undertone", width) if rows else Text("waiting for a score ...")
         lines = [worker_line(worker, self._status.get(worker.name)) for worker in workers]
         self._live.update(Group(table, *lines), refresh=True)
 

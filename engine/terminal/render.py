@@ -12,7 +12,9 @@ from engine.wire.messages import VALENCE_RANGE, ModalityState, Score
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 NO_VALUE = "·"
-BAR_WIDTH = 21
+BAR_WIDTH, NARROW_BAR = 21, 15
+WIDE = 150
+"""Columns of a terminal from which the table has all its columns."""
 
 
 class Sparkline:
@@ -72,6 +74,13 @@ def weight_text(state: ModalityState) -> str:
     return f"{state.weight:.0%}" if state.present else "-"
 
 
+def modality_text(state: ModalityState) -> str:
+    """Return what a modality says by itself and its share, such as ``-1.2 35%``."""
+    if state.valence is None:
+        return weight_text(state)
+    return f"{state.valence:+.1f} {weight_text(state)}"
+
+
 def face_text(score: Score) -> str:
     """Say how many faces are seen."""
     return {0: "no face", 1: "face"}.get(score.faces, f"{score.faces} faces")
@@ -83,51 +92,69 @@ def score_line(score: Score) -> str:
     parts = [
         score.envelope.stream,
         f"valence {valence_text(score)} {interval_text(score)}",
-        f"audio {weight_text(score.audio)} {text} {weight_text(score.text)} "
-        f"video {weight_text(score.video)}",
+        f"audio {modality_text(score.audio)} {text} {modality_text(score.text)} "
+        f"video {modality_text(score.video)}",
         f"{'speaking' if score.speaking else 'silent'}, {face_text(score)}",
         f"{score.latency_ms.total:.1f} ms",
         f"dropped {score.dropped}",
     ]
+    if score.mixed:
+        parts.append("MIXED")
     if not score.model.trained:
         parts.append("UNTRAINED")
     return "  ".join(parts)
 
 
-def score_table(rows: Iterable[tuple[Score, Sparkline]], title: str | None = None) -> Table:
-    """Tabulate the newest score of each stream; an untrained model is marked in red."""
-    rows = list(rows)
+def score_table(
+    rows: Iterable[tuple[Score, Sparkline]], title: str | None = None, width: int = WIDE
+) -> Table:
+    """Tabulate the newest score of each stream; an untrained model is marked in red.
+
+    A terminal of ``width`` columns below ``WIDE`` gets the most important ones.
+    """
+    rows, wide = list(rows), width >= WIDE
     untrained = any(not score.model.trained for score, _ in rows)
     caption = "UNTRAINED: random weights, these numbers mean nothing" if untrained else None
     table = Table(title=title, caption=caption, caption_style="bold white on red", expand=False)
-    for name in ("stream", "valence", "-3    0    +3", "90 %", "recent"):
-        table.add_column(name, no_wrap=True)
-    for name in ("audio", "text", "video"):
+    table.add_column("stream", no_wrap=True, max_width=12 if not wide else None)
+    table.add_column("valence", no_wrap=not wide)
+    bar = BAR_WIDTH if wide else NARROW_BAR
+    table.add_column(f"-3{'0':^{bar - 4}}+3", no_wrap=True)
+    if wide:
+        table.add_column("90 %", no_wrap=True)
+        table.add_column("recent", no_wrap=True)
+    for name in ("voice", "words", "face"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("sees and hears", no_wrap=True)
-    for name in ("ms", "lost"):
-        table.add_column(name, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("sees and hears", no_wrap=True)
+        for name in ("ms", "lost"):
+            table.add_column(name, justify="right", no_wrap=True)
     for score, sparkline in rows:
-        table.add_row(*_cells(score, sparkline))
+        table.add_row(*_cells(score, sparkline, wide))
     return table
 
 
-def _cells(score: Score, sparkline: Sparkline) -> list[Text]:
-    valence_style = "dim"
+def _cells(score: Score, sparkline: Sparkline, wide: bool) -> list[Text]:
+    style = "dim"
     if score.valence is not None:
-        valence_style = "green" if score.valence > 0 else "magenta"
+        style = "green" if score.valence > 0 else "magenta"
     if not score.model.trained:
-        valence_style = "red"
+        style = "red"
+    mixed = "mixed" if score.mixed else ""
+    head = [Text(score.envelope.stream)]
+    modalities = [Text(modality_text(s)) for s in (score.audio, score.text, score.video)]
+    if not wide:
+        said = Text(f"{valence_text(score)} {mixed}".rstrip(), style=style)
+        return [*head, said, Text(valence_bar(score, NARROW_BAR), style=style), *modalities]
+    seen = f"{'speaking' if score.speaking else 'silent'}, {face_text(score)}"
     return [
-        Text(score.envelope.stream),
-        Text(valence_text(score), style=valence_style),
-        Text(valence_bar(score), style=valence_style),
+        *head,
+        Text(valence_text(score), style=style),
+        Text(valence_bar(score), style=style),
         Text(interval_text(score)),
-        Text(str(sparkline), style=valence_style),
-        Text(weight_text(score.audio)),
-        Text(weight_text(score.text)),
-        Text(weight_text(score.video)),
-        Text(f"{'speaking' if score.speaking else 'silent'}, {face_text(score)}"),
+        Text(str(sparkline), style=style),
+        *modalities,
+        Text.assemble(seen, (f" {mixed}".rstrip(), "bold yellow")),
         Text(f"{score.latency_ms.total:.0f}"),
         Text(str(score.dropped), style="yellow" if score.dropped else ""),
     ]

@@ -171,6 +171,10 @@ class ModalityState(Struct, frozen=True):
     """Its share in the fusion; the present ones sum to 1."""
     quality: Share | None = None
     """Share of voiced frames (audio), mean detector score (video); nil if unknown."""
+    valence: Valence | None = None
+    """What it says of this window by itself, the others masked; nil if absent or not asked."""
+    interval: Interval | None = None
+    """Around its own ``valence``."""
 
 
 class Modalities(Struct, frozen=True):
@@ -228,6 +232,9 @@ class Score(Struct, frozen=True, kw_only=True):
     speaking: bool
     faces: Faces
     modalities: Modalities
+    mixed: bool | None = None
+    """Two modalities contradict each other: other signs, and intervals that do not touch; nil where
+    fewer than two said anything."""
     transcript: TextState = field(name="text")
     latency_ms: Latency
     dropped: Natural

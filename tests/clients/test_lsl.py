@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from clients.bridges import BridgeError, Names
 from clients.lsl import CHANNELS, Offsets, Outlets, load, sample_of
-from engine.wire.messages import Clock
+from engine.wire.messages import Clock, Interval
 from tests.support.scores import HERE, MODEL, PRESENT, make_score, make_status
 
 FAR = Clock("far", "boot-9")
@@ -20,11 +20,16 @@ MS = 1_000_000
 def test_a_sample_holds_the_channels_in_order_and_nan_for_what_is_absent() -> None:
     score = make_score(valence=1.0)
     text = replace(PRESENT, weight=0.25)
-    score = replace(score, modalities=replace(score.modalities, text=text))
+    audio = replace(PRESENT, valence=-1.5, interval=Interval(-2.0, -1.0))
+    parts = replace(score.modalities, text=text, audio=audio)
+    score = replace(score, modalities=parts, mixed=True)
     sample = dict(zip((label for label, _ in CHANNELS), sample_of(score), strict=True))
-    assert sample == {
+    absent = [name for name, value in sample.items() if math.isnan(value)]
+    assert absent == ["valence_text", "valence_video"]
+    assert {name: value for name, value in sample.items() if name not in absent} == {
         "valence": 1.0, "low": 0.0, "high": 2.0,
         "weight_audio": 0.5, "weight_text": 0.25, "weight_video": 0.5,
+        "valence_audio": -1.5, "mixed": 1.0,
     }  # fmt: skip
     assert all(map(math.isnan, sample_of(make_score(valence=None))))
 

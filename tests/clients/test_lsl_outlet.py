@@ -60,7 +60,7 @@ def test_values_metadata_and_time_arrive(lsl_configuration: Path) -> None:
             labels.append((channel.child_value("label"), channel.child_value("unit")))
             channel = channel.next_sibling("channel")
         assert labels[0] == ("valence", "valence")
-        assert [name for name, _ in labels[3:]] == ["weight_audio", "weight_text", "weight_video"]
+        assert [name for name, _ in labels[3:6]] == ["weight_audio", "weight_text", "weight_video"]
         model = info.desc().child("model")
         assert (model.child_value("name"), model.child_value("trained")) == ("example", "true")
         assert info.desc().child_value("stream") == "a"

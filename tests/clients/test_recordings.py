@@ -222,7 +222,7 @@ def test_a_csv_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
 def test_a_csv_line_of_another_length_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", rows_of(1))
     path.write_text(path.read_text() + "1,2,3\n")
-    with pytest.raises(RecordError, match="line 3: expected 44 cells, got 3"):
+    with pytest.raises(RecordError, match="line 3: expected 54 cells, got 3"):
         list(RecordingFile(path).rows())
 
 
