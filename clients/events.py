@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.wire.messages import Score, Status
+from engine.wire.messages import Clock, Score, Status
 
 NS_PER_S = 1_000_000_000
 OVER = ("ended", "stopping")
@@ -32,12 +32,42 @@ class Stale:
 Event = Score | Status | Gap | Stale
 
 
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The newest score of a stream."""
+
+    seq: int
+    epoch: int
+    t_end_ns: int
+    clock: Clock
+    hop_ns: int
+    """Between it and its neighbour; 0 while that is not known."""
+
+    @staticmethod
+    def of(score: Score, before: _Last | None) -> _Last:
+        at, hop_ns = score.envelope, 0 if before is None else before.hop_ns
+        if before is not None and (at.epoch, at.seq) == (before.epoch, before.seq + 1):
+            hop_ns = at.t_end_ns - before.t_end_ns
+        return _Last(at.seq, at.epoch, at.t_end_ns, at.clock, max(hop_ns, 0))
+
+    def missing(self, score: Score) -> int:
+        """Scores between this one and the next that has come."""
+        at = score.envelope
+        if at.seq > self.seq:
+            return at.seq - self.seq - 1
+        # A worker that does not know the former one's numbers: the time says what was lost.
+        moved = at.epoch > self.epoch and at.clock == self.clock and self.hop_ns > 0
+        return max(0, round((at.t_end_ns - self.t_end_ns) / self.hop_ns) - 1) if moved else 0
+
+
 class Tracker:
     """Sequence numbers and last arrivals of every stream and worker."""
 
     def __init__(self, stale_s: float) -> None:
         self._stale_ns = int(stale_s * NS_PER_S)
-        self._seq: dict[str, int] = {}
+        self._last: dict[str, _Last] = {}
+        self._engines: set[str] = set()
+        """Inference workers that are at work: a cluster has several."""
         self._heard: dict[tuple[bool, str], int] = {}
         self._told: set[tuple[bool, str]] = set()
         self._ended: set[str] = set()
@@ -54,6 +84,8 @@ class Tracker:
         self._told.discard(key)
         if isinstance(message, Status):
             self._heard[key] = now_ns
+            if message.worker == "inference":
+                self._engines.add(name)
             if message.state in OVER:
                 self._forget(message)
             else:
@@ -61,11 +93,11 @@ class Tracker:
             return [message]
         if name not in self._ended:
             self._heard[key] = now_ns
-        last, seq = self._seq.get(name), message.envelope.seq
-        if last == seq:
+        last, envelope = self._last.get(name), message.envelope
+        if last is not None and (last.epoch, last.seq) == (envelope.epoch, envelope.seq):
             return []
-        self._seq[name] = seq
-        missing = 0 if last is None or seq < last else seq - last - 1
+        missing = 0 if last is None else last.missing(message)
+        self._last[name] = _Last.of(message, last)
         return [Gap(name, missing), message] if missing else [message]
 
     def silent(self, now_ns: int) -> list[Event]:
@@ -75,17 +107,23 @@ class Tracker:
             if now_ns - heard_ns > self._stale_ns and key not in self._told:
                 self._told.add(key)
                 worker, name = key
+                if worker:
+                    self._engines.discard(name)
                 found.append(Stale(name, (now_ns - heard_ns) / NS_PER_S, worker))
         return found
 
     def _forget(self, last: Status) -> None:
         """Expect nothing more of a worker that ended by itself, nor of the streams it fed.
 
-        The inference worker passes on everything: with it all streams and workers end. A capture
-        worker's stream ends with the last of its workers (a microphone's and a camera's).
+        The inference worker passes on everything: with the last of them all streams and workers
+        end. A capture worker's stream ends with the last of its workers (a microphone's and a
+        camera's).
         """
         if last.worker == "inference":
-            self._heard.clear()
+            self._engines.discard(last.envelope.stream)
+            self._heard.pop((True, last.envelope.stream), None)
+            if not self._engines:
+                self._heard.clear()
             return
         stream = _captured(last)
         self._heard.pop((True, last.envelope.stream), None)

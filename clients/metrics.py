@@ -29,6 +29,7 @@ RECENT = 120
 """Scores over which the share without a value is taken."""
 MAX_COUNTERS = 64
 """Names of counters and of gauges kept, over all workers."""
+MAX_ENGINES = 1024
 FORGET_NS = 600 * NS_PER_S
 """A stream silent for this long is no longer told of by name."""
 
@@ -81,7 +82,8 @@ class Metrics:
         self._silent: set[str] = set()
         self._stream_names, self._worker_names = Names(limit), Names(limit)
         self._value_names = Names(MAX_COUNTERS)
-        self._engine: tuple[int, Status] | None = None
+        self._engines: dict[str, tuple[int, Status]] = {}
+        """The last word of every inference worker: a cluster has several."""
 
         def metric(kind: Any, name: str, text: str, *labels: str, **options: Any) -> Any:
             return kind(f"undertone_{name}", text, labels, registry=self.registry, **options)
@@ -134,6 +136,8 @@ class Metrics:
         """The text of /metrics, ages as of now."""
         from prometheus_client import generate_latest
 
+        for name in [n for n, (at, _) in self._engines.items() if now_ns - at > FORGET_NS][1:]:
+            del self._engines[name]
         for name, stream in list(self._streams.items()):
             silent_ns = now_ns - stream.heard_ns
             if silent_ns > FORGET_NS:
@@ -147,19 +151,28 @@ class Metrics:
 
     def health(self, now_ns: int) -> Health:
         """Whether an inference worker is there, works, and sends scores of the streams it has."""
-        if self._engine is None:
+        if not self._engines:
             return Health(False, f"no engine heard on {self._endpoint}")
-        heard_ns, status = self._engine
+        working = [
+            status
+            for heard_ns, status in self._engines.values()
+            if now_ns - heard_ns <= self._stale_ns and status.state not in (*OVER, "starting")
+        ]
+        heard_ns, status = max(self._engines.values(), key=lambda entry: entry[0])
         silent_ns = now_ns - heard_ns
         if silent_ns > self._stale_ns and status.state not in OVER:
             return Health(False, f"engine silent for {silent_ns / NS_PER_S:.1f} s")
-        if status.state in (*OVER, "starting"):
+        if not working:
             return Health(False, f"engine {status.state}")
+        status = next((s for s in working if s.state == "running"), working[0])
         # A stream whose capture ended by itself is never told as stale, nor counted by the worker.
         newest_ns = max((stream.heard_ns for stream in self._streams.values()), default=now_ns)
-        expected = self._silent and status.gauges.get("streams", 1) > 0
+        held = sum(status.gauges.get("streams", 1) for status in working)
+        expected = self._silent and held > 0
         if expected and status.state == "running" and now_ns - newest_ns > self._stale_ns:
             return Health(False, f"no score for {(now_ns - newest_ns) / NS_PER_S:.1f} s")
+        if len(working) < len(self._engines):
+            return Health(True, f"{len(working)} of {len(self._engines)} workers at work")
         return Health(True, f"engine {status.state}")
 
     def _take_score(self, score: Score, now_ns: int) -> None:
@@ -188,9 +201,12 @@ class Metrics:
         self._trained.set(score.model.trained)
 
     def _take_status(self, status: Status, now_ns: int) -> None:
-        if status.worker == "inference":
-            self._engine = (now_ns, status)
         name = status.envelope.stream
+        if status.worker == "inference":
+            self._engines.pop(name, None)
+            self._engines[name] = (now_ns, status)
+            if len(self._engines) > MAX_ENGINES:
+                del self._engines[next(iter(self._engines))]
         if not self._worker_names.admit(name):
             return
         for state in STATES:

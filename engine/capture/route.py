@@ -42,7 +42,7 @@ ANSWER_S = 0.3
 """An answer of the directory that takes longer is asked for again."""
 KNOCK_S = 0.02
 CONNECT_S = 1.0
-RELEASE_MS = 300
+RELEASE_MS = 500
 FINISH_S = 1.0
 IDLE_MS = 100
 LOST = (

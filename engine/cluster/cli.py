@@ -33,6 +33,12 @@ Relays = Annotated[
 Workers = Annotated[int, typer.Option(min=1, help="Inference workers, of all hosts together.")]
 Hosts = Annotated[int, typer.Option(min=1, help="Hosts that share the workers, as machines would.")]
 Capacity = Annotated[int | None, typer.Option(min=1, help="Streams that one worker holds.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", help="Run the parts on the Ray cluster at this address; local: a new one."
+    ),
+]
 HostName = Annotated[str | None, typer.Option(help="This machine's name within the cluster.")]
 Address = Annotated[str | None, typer.Option(help="This machine's address for the captures.")]
 
@@ -43,6 +49,8 @@ def cluster(
     workers: Workers = 2,
     hosts: Hosts = 1,
     capacity: Capacity = None,
+    ray: Ray = None,
+    address: Address = None,
     directory: Directory = None,
     scores: Relays = None,
     bundle: options.BundleName = None,
@@ -74,10 +82,16 @@ def cluster(
         capture={"loop": False} if once else None,
         security=options.security_of(security, keys_dir),
         inference=options.inference_of(hop_ms, threads),
-        cluster=_given(directory=directory or DIRECTORY, capacity=capacity),
+        cluster=_given(directory=directory or DIRECTORY, capacity=capacity, address=address),
         log_level=log_level,
     )
     settings = options.with_devices(settings, microphone, camera)
+    if ray is not None:
+        from engine.cluster.ray_pool import start
+
+        start(ray, settings, workers, hosts)
+        options.session(settings, capture_specs(settings))
+        return
     options.session(settings, [*local_specs(settings, workers, hosts), *capture_specs(settings)])
 
 
@@ -113,6 +127,16 @@ def host(
         log_level=log_level,
     )
     options.session(settings, [host_spec(settings, workers)])
+
+
+@app.command()
+def stop(
+    ray: Annotated[str, typer.Option("--ray", help="Address of the Ray cluster.")],
+) -> None:
+    """End the parts that ``cluster --ray`` has left running on a Ray cluster."""
+    from engine.cluster.ray_pool import stop as stop_parts
+
+    print("ended: " + (", ".join(stop_parts(ray)) or "nothing"))
 
 
 @app.command()

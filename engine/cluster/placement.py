@@ -357,7 +357,12 @@ class Placement:
             if hangs and not member.seats:
                 del self._members[member.name]
                 self.counters["workers_forgotten"] += 1
-        idle = [m.name for m in self._members.values() if m.draining and not m.seats]
+        # Its own beat has to say so too: captures that move away still ask it how far it came.
+        idle = [
+            m.name
+            for m in self._members.values()
+            if m.draining and not m.seats and not m.beat.streams
+        ]
         return Orders(moves, releases, idle)
 
     def _open(self, now_s: float) -> Iterable[Member]:

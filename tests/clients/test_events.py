@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from clients.events import NS_PER_S, Event, Gap, Stale, Tracker
 from engine.wire.messages import Score
 from tests.support.scores import make_score, make_status
@@ -65,4 +67,32 @@ def test_a_stream_ends_with_the_last_of_its_workers() -> None:
     tell(tracker, 0, capture("a.camera", "ended"))
     assert silent(tracker, 2) == ["a", "a.microphone"]
     tell(tracker, 2, make_score("a", seq=1), capture("a.microphone", "ended"))
+    assert silent(tracker, 9) == []
+
+
+def moved(seq: int, t_s: float, epoch: int) -> Score:
+    score = make_score(seq=seq, t_s=t_s)
+    return replace(score, envelope=replace(score.envelope, epoch=epoch))
+
+
+def test_a_stream_that_moves_is_followed_by_its_numbers_or_else_by_its_time() -> None:
+    tracker = Tracker(1.0)
+    assert len(tell(tracker, 0, moved(7, 1.0, 5), moved(8, 1.5, 5))) == 2
+    (score,) = tell(tracker, 0, moved(9, 2.0, 6))  # its next worker knows the number
+    assert isinstance(score, Score)
+    gap, _ = tell(tracker, 0, moved(0, 4.0, 7))  # the one after that does not
+    assert isinstance(gap, Gap)
+    assert gap.missing == 3
+    # The same number under another placement is no repetition.
+    assert len(tell(tracker, 0, moved(0, 4.5, 8))) == 1
+    assert tell(tracker, 0, moved(0, 4.5, 8)) == []
+
+
+def test_one_worker_of_several_that_stops_takes_no_stream_with_it() -> None:
+    tracker = Tracker(1.0)
+    tell(tracker, 0, make_status("w1"), make_status("w2"), make_score("a"), make_score("b"))
+    tell(tracker, 0.5, make_status("w1", "stopping"))
+    assert silent(tracker, 2) == ["a", "b", "w2"]
+    tell(tracker, 3, make_status("w2"), make_score("a", seq=1))
+    tell(tracker, 3.5, make_status("w2", "stopping"))
     assert silent(tracker, 9) == []

@@ -173,3 +173,15 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(BridgeError, match=r'pip install -e "\.\[metrics\]"'):
         Metrics(ENDPOINT, 5)
+
+
+def test_one_worker_that_stops_leaves_the_others_healthy() -> None:
+    metrics = Metrics(ENDPOINT, stale_s=5)
+    for name in ("w1", "w2"):
+        metrics.take(make_status(name), 0)
+    assert health(metrics, 1) == (True, "engine running")
+    metrics.take(make_status("w1", "stopping"), 2 * NS_PER_S)
+    metrics.take(make_status("w2"), 2 * NS_PER_S)
+    assert health(metrics, 3) == (True, "1 of 2 workers at work")
+    metrics.take(make_status("w2", "stopping"), 3 * NS_PER_S)
+    assert health(metrics, 4) == (False, "engine stopping")

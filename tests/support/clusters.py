@@ -38,6 +38,7 @@ class Cluster:
     scores: str
     process: subprocess.Popen[str]
     log: Path
+    patience_s: float = PATIENCE_S
 
     def status(self) -> dict[str, Any]:
         """What the directory says, now."""
@@ -48,7 +49,7 @@ class Cluster:
 
     def when(self, found: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
         """Wait for a state of the cluster and return it."""
-        end_s = time.monotonic() + PATIENCE_S
+        end_s = time.monotonic() + self.patience_s
         values: dict[str, Any] = {}
         while time.monotonic() < end_s:
             try:
@@ -59,7 +60,9 @@ class Cluster:
                 return values
             time.sleep(0.1)
         tail = "\n".join(self.log.read_text().splitlines()[-30:])
-        raise AssertionError(f"not within {PATIENCE_S} s: {what}\n{json.dumps(values)}\n{tail}")
+        raise AssertionError(
+            f"not within {self.patience_s} s: {what}\n{json.dumps(values)}\n{tail}"
+        )
 
     def ready(self, workers: int, streams: int) -> dict[str, Any]:
         """Wait until so many workers are ready and hold all streams."""

@@ -84,7 +84,9 @@ function showLink(detail = "") {
   else if (link === "closed" && state) [shown, text] = ["gone", "Dashboard gone, trying again"];
   else if (link === "closed") text = "Trying to connect";
   else if (state?.engine === "live") {
-    const worker = state.workers.find((entry) => entry.worker === "inference" && entry.silent_since_ms === null);
+    const workers = state.workers.filter((entry) => entry.worker === "inference" && entry.silent_since_ms === null);
+    // Of a cluster's workers some may have nothing to do: one that runs speaks for all.
+    const worker = workers.find((entry) => entry.state === "running") ?? workers[0];
     [shown, text] = ["live", worker && worker.state !== "running" ? `Engine ${worker.state}` : "Live"];
   } else if (state?.engine === "gone") [shown, text] = ["gone", "Engine gone"];
   else if (state) text = "Waiting for the engine";
