@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +33,14 @@ from models.spec import (
 from models.text_encoders import TextEncoder, TunableTextEncoder
 from models.text_simulation.llm import LlmSettings, LlmTextSimulation
 from models.text_simulation.student import StudentTextSimulation
-from trainer.corpus import Clip, Corpus, CorpusError
+from trainer.corpus import SPLITS, Clip, Corpus, CorpusError
 from trainer.data.samples import FrameShapes
 from trainer.data.statistics import Modality
 from trainer.features.extraction import existing_store
 from trainer.features.extractors import Extractor, FeatureExtractor, Name, fits_half
 from trainer.features.media import MediaReader
 from trainer.features.pictures import CropExtractor, ImageFrameExtractor
+from trainer.features.recogniser import Recogniser
 from trainer.features.sound import (
     LlmExtractor,
     MelExtractor,
@@ -45,6 +48,7 @@ from trainer.features.sound import (
     StudentExtractor,
     VoiceFrameExtractor,
 )
+from trainer.features.speech import Ear, SpokenTextExtractor, ToneExtractor
 from trainer.features.store import FeatureError
 from trainer.features.transcripts import TextFrameExtractor, TokenExtractor
 from trainer.model import SentimentModel, weights_digest
@@ -82,9 +86,11 @@ class Assembly:
     student: StudentTextSimulation | None = None
     face: FaceEncoder | None = None
     adapter: Path | None = None
+    hears: Recogniser | None = None
 
     def __post_init__(self) -> None:
         self._reader = MediaReader()
+        self._ear = Ear(self._reader)
         self._opened: dict[str, Bundle] = {}
         mel = MelExtractor(self._reader)
         self._mel = MelSource(mel, existing_store(self.features, mel))
@@ -211,6 +217,13 @@ class Assembly:
             self.audio_spec = voice_spec()
             self.extractors.append(MelExtractor(self._reader))
             return
+        if choice.kind == "recogniser":
+            hears = self._recogniser(_source(choice))
+            self.audio_spec = hears.tone_spec
+            self.extractors.append(
+                ToneExtractor(self._ear, hears.tone, hears.tone_spec, hears.identity)
+            )
+            return
         if choice.kind == "transformers":
             self.audio_spec = spec = speech_spec(_source(choice), choice.layer)
             encoder: nn.Module = SpeechEncoder(spec)
@@ -307,6 +320,18 @@ class Assembly:
                 if isinstance(extractor, VoiceFrameExtractor) and self._is_of(extractor, voice):
                     behind = extractor  # its frames of the clip in hand are at hand
             self.extractors.append(StudentExtractor(behind, student, specs[1], identity))
+        elif choice.kind == "recogniser":
+            hears = self._recogniser(str(choice.source))
+            (text,) = [one for one in self.extractors if isinstance(one, TextFrameExtractor)]
+            self.extractors.append(
+                SpokenTextExtractor(
+                    self._ear,
+                    hears.write,
+                    text.read,
+                    text.shape[0],
+                    f"spoken/{hears.identity}/{text.identity}",
+                )
+            )
         elif choice.kind == "llm":
             settings = LlmSettings(
                 speech=str(choice.speech),
@@ -326,6 +351,14 @@ class Assembly:
             self.extractors.append(
                 LlmExtractor(self._reader, LlmTextSimulation(settings), identity)
             )
+
+    def _recogniser(self, source: str) -> Recogniser:
+        folder = Path(source)
+        if self.hears is None:
+            self.hears = Recogniser.open(folder)
+        elif self.hears.folder != folder:
+            raise AssemblyError(f"two recognisers: {self.hears.folder} and {folder}: expected one")
+        return self.hears
 
     @staticmethod
     def _is_of(extractor: VoiceFrameExtractor, voice: nn.Module) -> bool:
@@ -416,7 +449,7 @@ def usable(corpus: Corpus, recipe: Recipe, only: Sequence[str] = ()) -> Corpus:
         used.add("audio")
     clips = tuple(
         replace(clip, weight=clip.weight * recipe.weights.get(clip.corpus, 1.0))
-        for clip in corpus.clips
+        for clip in _fewer(map(partial(_withheld, recipe), corpus.clips), recipe)
         if (not only or clip.corpus in only) and used & set(clip.modalities)
     )
     if not clips:
@@ -425,6 +458,30 @@ def usable(corpus: Corpus, recipe: Recipe, only: Sequence[str] = ()) -> Corpus:
             f"recipe {recipe.name!r} uses"
         )
     return replace(corpus, clips=clips)
+
+
+def _withheld(recipe: Recipe, clip: Clip) -> Clip:
+    """The clip without its words, for those whose words the recipe does not use."""
+    share = recipe.transcripts.get(clip.corpus, 1.0)
+    if clip.transcript is None or _chance(clip, "words") < share:
+        return clip
+    return replace(clip, transcript=None)
+
+
+def _fewer(clips: Iterable[Clip], recipe: Recipe) -> list[Clip]:
+    """All clips but those of training that are more than the recipe wants of their corpus."""
+    everything = list(clips)
+    over: set[tuple[str, str]] = set()
+    for corpus, most in recipe.clips.items():
+        own = [clip for clip in everything if clip.corpus == corpus and clip.split == "train"]
+        own.sort(key=lambda clip: _chance(clip, "clips"))
+        over.update((clip.corpus, clip.id) for clip in own[most:])
+    return [clip for clip in everything if (clip.corpus, clip.id) not in over]
+
+
+def _chance(clip: Clip, what: str) -> float:
+    """A number in [0, 1) that is the clip's own."""
+    return zlib.crc32(f"{what}/{clip.id}".encode()) / 2**32
 
 
 def _source(choice: EncoderChoice) -> str:

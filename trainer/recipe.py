@@ -46,10 +46,14 @@ class EncoderChoice(Section):
     small network with the rest; ``transformers`` runs the pretrained model ``source``, frozen,
     or for text tuned by low-rank updates of ``rank``; ``bundle`` takes the frozen encoder out of
     the bundle ``source``, or out of an earlier stage (``stage:NAME``); ``none`` leaves the
-    modality out. What is frozen runs once and its frames are stored.
+    modality out; ``recogniser`` takes the tone of a voice from the middle layers of the recogniser
+    in the folder ``source`` (``import-recogniser``). What is frozen runs once and its frames are
+    stored.
     """
 
-    kind: Literal["none", "features", "embedded", "transformers", "bundle"] = "features"
+    kind: Literal["none", "features", "embedded", "transformers", "bundle", "recogniser"] = (
+        "features"
+    )
     source: str | None = None
     layer: int = -1
     rank: int = Field(0, ge=0)
@@ -64,9 +68,10 @@ class EncoderChoice(Section):
 
     @model_validator(mode="after")
     def _source_where_needed(self) -> EncoderChoice:
-        if (self.kind in ("transformers", "bundle")) != (self.source is not None):
+        if (self.kind in ("transformers", "bundle", "recogniser")) != (self.source is not None):
             raise ValueError(
-                "source goes with kind = 'transformers' (a model's name or path) or 'bundle'"
+                "source goes with kind = 'transformers' (a model's name or path), 'bundle' or "
+                "'recogniser'"
             )
         if self.standardise and self.kind in ("none", "embedded"):
             raise ValueError("standardise goes with frames that are stored, not 'embedded'")
@@ -80,10 +85,11 @@ class TextSimulationChoice(Section):
 
     ``student`` trains the small network along; ``bundle`` takes a trained one; ``features`` takes
     states that the corpus brings; ``llm`` has the language model ``source`` recognise what the
-    speech model ``speech`` hears, through an ``adapter`` (the paper's way).
+    speech model ``speech`` hears, through an ``adapter`` (the paper's way); ``recogniser`` has the
+    recogniser in the folder ``source`` write down what is said, and the text encoder read it.
     """
 
-    kind: Literal["none", "student", "bundle", "features", "llm"] = "none"
+    kind: Literal["none", "student", "bundle", "features", "llm", "recogniser"] = "none"
     source: str | None = None
     speech: str | None = None
     adapter: str | None = None
@@ -91,8 +97,10 @@ class TextSimulationChoice(Section):
 
     @model_validator(mode="after")
     def _source_where_needed(self) -> TextSimulationChoice:
-        if (self.kind in ("llm", "bundle")) != (self.source is not None):
-            raise ValueError("source goes with kind = 'llm' (a language model) or 'bundle'")
+        if (self.kind in ("llm", "bundle", "recogniser")) != (self.source is not None):
+            raise ValueError(
+                "source goes with kind = 'llm' (a language model), 'bundle' or 'recogniser'"
+            )
         if (self.kind == "llm") != (self.speech is not None):
             raise ValueError("speech (a speech model) goes with kind = 'llm'")
         return self
@@ -110,8 +118,12 @@ class Encoders(Section):
     def _fits(self) -> Encoders:
         if self.audio.kind == "none" and self.text_simulation.kind not in ("none", "features"):
             raise ValueError("text_simulation: text is simulated from audio, whose kind is 'none'")
-        if self.text.kind == "embedded":
+        if self.text.kind in ("embedded", "recogniser"):
             raise ValueError("text.kind: expected 'features', 'transformers' or 'bundle'")
+        if self.video.kind == "recogniser":
+            raise ValueError("video.kind: a recogniser hears only")
+        if self.text_simulation.kind == "recogniser" and self.text.kind != "bundle":
+            raise ValueError("text_simulation: a recogniser's words need text.kind = 'bundle'")
         if self.audio.rank or self.video.rank:
             raise ValueError("rank: only a text encoder can be tuned")
         if self.text_simulation.kind == "student" and self.audio.kind not in ("embedded", "bundle"):
@@ -136,7 +148,7 @@ class Stage(Section):
 
 
 class Pairing(Section):
-    """Clips made by pairing one clip's voice with another's face of like valence.
+    """Clips made by pairing one clip's voice with another's face, and a third's words.
 
     For corpora that have either but not both; the pair's label is the mean. Within a split
     only, and said so in the report.
@@ -145,7 +157,10 @@ class Pairing(Section):
     share: float = Field(0.0, ge=0)
     """Pairs per clip with a voice."""
     tolerance: float = Field(0.3, gt=0)
-    """Largest difference of the two labels."""
+    """Largest difference of the labels of the voice and the face."""
+    words_tolerance: float | None = None
+    """Largest difference of the voice's label and that of words somebody else said; None: none
+    are added. A wide one has the network weigh what does not quite agree."""
 
 
 class Network(Section):
@@ -251,6 +266,11 @@ class Recipe(Section):
     stages: tuple[Stage, ...] = ()
     weights: dict[str, float] = {}
     """How often an epoch sees a clip of a corpus, by the corpus's name; 1 where unnamed."""
+    clips: dict[str, int] = {}
+    """Most clips of a corpus's training split, by the corpus's name; drawn by chance."""
+    transcripts: dict[str, float] = {}
+    """Share of a corpus's clips whose words are used; all where unnamed. What actors say is neutral
+    whatever they feel: from all of it the network would learn that words mean nothing."""
     pairing: Pairing = Pairing()
     encoders: Encoders = Encoders()
     network: Network = Network()
@@ -275,6 +295,10 @@ class Recipe(Section):
                 raise ValueError(f"source {source!r}: expected one of the stages {names}")
         if any(weight < 0 for weight in self.weights.values()):
             raise ValueError("weights: expected numbers of at least 0")
+        if any(count < 1 for count in self.clips.values()):
+            raise ValueError("clips: expected numbers of at least 1")
+        if any(not 0 <= share <= 1 for share in self.transcripts.values()):
+            raise ValueError("transcripts: expected shares from 0 to 1")
         return self
 
     def save(self, path: Path) -> None:

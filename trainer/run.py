@@ -188,7 +188,9 @@ class Pipeline:
         splits = {}
         for number, split in enumerate(SPLITS):
             chosen = tuple(clip for clip in found.clips if clip.split == split)
-            chosen += pair(chosen, settings.share, settings.tolerance, number)
+            chosen += pair(
+                chosen, settings.share, settings.tolerance, number, settings.words_tolerance
+            )
             splits[split] = StoredSamples(chosen, found.stores)
         train, valid, test = (splits[split] for split in SPLITS)
         statistics = column_statistics(train, assembly.standardised)

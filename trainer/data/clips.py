@@ -102,26 +102,31 @@ class StoredSamples:
 
 
 def pair(
-    clips: Sequence[StoredClip], share: float, tolerance: float, seed: int
+    clips: Sequence[StoredClip],
+    share: float,
+    tolerance: float,
+    seed: int,
+    words_tolerance: float | None = None,
 ) -> tuple[StoredClip, ...]:
-    """Pair voices with faces of like valence, where a corpus has one without the other.
+    """Pair voices with faces, and with words, where a corpus has one without the others.
 
     Args:
         clips: of one split.
         share: pairs per clip with a voice and no face.
-        tolerance: largest difference of the labels.
+        tolerance: largest difference of the labels of voice and face.
         seed: of the choice.
+        words_tolerance: a voice without words gets those of a spoken clip whose label differs by
+            no more than this; None: of none.
 
     Returns:
-        Pairs, each with all that its two clips have; its label is the mean of theirs.
+        Pairs, each with all that its clips have; its label is the mean of theirs.
     """
     voices = [clip for clip in clips if "audio" in clip.keys and "video" not in clip.keys]
-    faces = [clip for clip in clips if set(clip.keys) == {"video"}]
-    if not voices or not faces or share == 0:
+    faces = _Alike([clip for clip in clips if set(clip.keys) == {"video"}])
+    if not voices or not faces.clips or share == 0:
         return ()
-    generator = np.random.default_rng([seed, len(voices), len(faces)])
-    faces.sort(key=lambda clip: clip.valence)
-    labels = np.array([clip.valence for clip in faces])
+    said = _Alike([clip for clip in voices if {"text", "simulated_text"} <= set(clip.keys)])
+    generator = np.random.default_rng([seed, len(voices), len(faces.clips)])
     count = round(share * len(voices))
     order = np.concatenate(
         [generator.permutation(len(voices)) for _ in range(-(-count // len(voices)))]
@@ -129,21 +134,41 @@ def pair(
     made = []
     for number, index in enumerate(order[:count]):
         voice = voices[index]
-        first = int(np.searchsorted(labels, voice.valence - tolerance, "left"))
-        last = int(np.searchsorted(labels, voice.valence + tolerance, "right"))
-        if first == last:
+        face = faces.draw(voice.valence, tolerance, generator)
+        if face is None:
             continue
-        face = faces[int(generator.integers(first, last))]
+        parts, keys = [voice, face], {**voice.keys, **face.keys}
+        if words_tolerance is not None and not {"text", "simulated_text"} & set(voice.keys):
+            words = said.draw(voice.valence, words_tolerance, generator)
+            if words is not None:
+                parts.append(words)
+                keys |= {name: words.keys[name] for name in ("text", "simulated_text")}
         made.append(
             StoredClip(
                 id=f"{PAIRS}/{number}",
                 corpus=PAIRS,
                 split=voice.split,
-                valence=(voice.valence + face.valence) / 2,
+                valence=sum(part.valence for part in parts) / len(parts),
                 group=None,
                 weight=1.0,
                 duration_s=voice.duration_s,
-                keys={**voice.keys, **face.keys},
+                keys=keys,
             )
         )
     return tuple(made)
+
+
+class _Alike:
+    """Clips by their valence."""
+
+    def __init__(self, clips: Sequence[StoredClip]) -> None:
+        self.clips = sorted(clips, key=lambda clip: clip.valence)
+        self._labels = np.array([clip.valence for clip in self.clips])
+
+    def draw(
+        self, valence: float, tolerance: float, generator: np.random.Generator
+    ) -> StoredClip | None:
+        """One whose valence differs by at most so much; None where there is none."""
+        first = int(np.searchsorted(self._labels, valence - tolerance, "left"))
+        last = int(np.searchsorted(self._labels, valence + tolerance, "right"))
+        return None if first == last else self.clips[int(generator.integers(first, last))]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.text_encoders import TextEncoder, tokenize
 from trainer.corpus import Clip
 from trainer.features.extractors import Extracted, Name
@@ -63,3 +66,7 @@ class TextFrameExtractor:
             for i, frames in zip(chosen, self._encoder.encode(texts), strict=True):
                 found[i] = Extracted(frames, clips[i].duration_s or 0.0)
         return [extracted for extracted in found if extracted is not None]
+
+    def read(self, text: str) -> NDArray[np.float32]:
+        """States [T, D] of one text."""
+        return self._encoder.encode([text])[0]
