@@ -164,6 +164,55 @@ def synthesise(
     print(manifest)
 
 
+@app.command()
+def live(
+    corpus: Annotated[list[Path], typer.Option(help="A corpus with sound; repeatable.")],
+    bundle: Annotated[str, typer.Option(help="A bundle's name or directory.")] = "default",
+    split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Clips of it.")] = "test",
+    most: Annotated[int | None, typer.Option(min=1, help="Clips per corpus, drawn.")] = None,
+    gain_db: Annotated[float, typer.Option(help="Play the sound louder, or quieter.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for a row per clip.")] = None,
+) -> None:
+    """Score labelled clips as live: through the engine, window by window."""
+    import random
+
+    import numpy as np
+
+    from engine.backends.protocol import BackendError
+    from engine.backends.select import choose
+    from engine.settings import SettingsError
+    from engine.settings import load as load_settings
+    from models import bundle as bundles
+    from trainer.corpus import CorpusError
+    from trainer.corpus import open as open_corpus
+    from trainer.evaluation import live as live_scores
+    from trainer.progress import TerminalProgress
+
+    progress = TerminalProgress()
+    try:
+        settings = load_settings(bundle=bundle)
+        opened = bundles.open(bundle)
+        chosen = choose(settings.backend, opened, settings.inference.threads, settings.tensorrt)
+        for path in corpus:
+            own = open_corpus(path)
+            clips = [clip for clip in own.split(split) if clip.audio is not None]
+            if not clips:
+                raise CorpusError(f"{own.name}: expected clips with sound in {split}, it has none")
+            if most is not None and most < len(clips):
+                clips = random.Random(0).sample(clips, most)
+            with progress.task(own.name, len(clips)) as advance:
+                found = live_scores.score_clips(
+                    clips, settings, opened, chosen.backend, gain_db, advance
+                )
+            labels = [clip.valence for clip in own.split("train")] or [c.valence for c in clips]
+            print(live_scores.line(own.name, live_scores.figures(found, np.array(labels))))
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                live_scores.save(found, out / f"{own.name}.csv")
+    except (CorpusError, bundles.BundleError, SettingsError, BackendError) as error:
+        _fail(str(error))
+
+
 @app.command("import-published")
 def import_published(
     checkpoint: Annotated[Path, typer.Argument(help="The published checkpoint (.pt).")],

@@ -469,13 +469,14 @@ def _withheld(recipe: Recipe, clip: Clip) -> Clip:
 
 
 def _fewer(clips: Iterable[Clip], recipe: Recipe) -> list[Clip]:
-    """All clips but those of training that are more than the recipe wants of their corpus."""
+    """All clips but those that are more than the recipe wants of their corpus and split."""
     everything = list(clips)
     over: set[tuple[str, str]] = set()
     for corpus, most in recipe.clips.items():
-        own = [clip for clip in everything if clip.corpus == corpus and clip.split == "train"]
-        own.sort(key=lambda clip: _chance(clip, "clips"))
-        over.update((clip.corpus, clip.id) for clip in own[most:])
+        for split, count in zip(SPLITS, most, strict=True):
+            own = [clip for clip in everything if (clip.corpus, clip.split) == (corpus, split)]
+            own.sort(key=lambda clip: _chance(clip, "clips"))
+            over.update((clip.corpus, clip.id) for clip in own[count:])
     return [clip for clip in everything if (clip.corpus, clip.id) not in over]
 
 

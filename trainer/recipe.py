@@ -225,6 +225,12 @@ class Augmentation(Section):
     """Probability of training a sample on a random non-empty subset of what it has."""
     sub_window: float = Field(0.5, ge=0, le=1)
     """Probability of training a sample on a random stretch of the live window's length."""
+    shortest_window: float = Field(1.0, gt=0, le=1)
+    """Shortest such stretch, as a share of the window: a live one is not full of speech."""
+    text_span_s: float = Field(0.0, ge=0)
+    """The words of such a stretch reach so far back, where that is more than the stretch."""
+    audio_frames: int = Field(0, ge=0)
+    """Most voice frames of a sample, drawn by chance: neighbours say nearly the same. 0: all."""
     sound: float = Field(0.0, ge=0, le=1)
     """Probability of another room, noise, microphone and level each (embedded voice encoder)."""
     speaker: float = Field(0.0, ge=0, le=1)
@@ -266,8 +272,8 @@ class Recipe(Section):
     stages: tuple[Stage, ...] = ()
     weights: dict[str, float] = {}
     """How often an epoch sees a clip of a corpus, by the corpus's name; 1 where unnamed."""
-    clips: dict[str, int] = {}
-    """Most clips of a corpus's training split, by the corpus's name; drawn by chance."""
+    clips: dict[str, tuple[int, int, int]] = {}
+    """Most clips of a corpus's train, valid and test, by the corpus's name; drawn by chance."""
     transcripts: dict[str, float] = {}
     """Share of a corpus's clips whose words are used; all where unnamed. What actors say is neutral
     whatever they feel: from all of it the network would learn that words mean nothing."""
@@ -295,8 +301,8 @@ class Recipe(Section):
                 raise ValueError(f"source {source!r}: expected one of the stages {names}")
         if any(weight < 0 for weight in self.weights.values()):
             raise ValueError("weights: expected numbers of at least 0")
-        if any(count < 1 for count in self.clips.values()):
-            raise ValueError("clips: expected numbers of at least 1")
+        if any(count < 0 for counts in self.clips.values() for count in counts):
+            raise ValueError("clips: expected numbers of at least 0")
         if any(not 0 <= share <= 1 for share in self.transcripts.values()):
             raise ValueError("transcripts: expected shares from 0 to 1")
         return self

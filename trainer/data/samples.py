@@ -43,15 +43,22 @@ class Sample:
             hidden["simulated_text"] = None
         return replace(self, **hidden)
 
-    def window(self, start: float, share: float) -> Sample:
-        """The stretch of time from ``start`` (share of the clip) that lasts ``share`` of it."""
+    def window(self, start: float, share: float, text_share: float | None = None) -> Sample:
+        """The stretch of time from ``start`` (share of the clip) that lasts ``share`` of it.
+
+        Text is that of the last ``text_share`` of the clip before the stretch's end: words are
+        read together for longer than a voice is heard.
+        """
         cut = {}
+        end = start + share
+        text_start = start if text_share is None else max(0.0, end - max(share, text_share))
         for name in (*EVIDENCE, "simulated_text"):
             values = getattr(self, name)
             if values is not None:
                 n = len(values)
-                first = min(int(start * n), n - 1)
-                cut[name] = values[first : max(first + 1, round((start + share) * n))]
+                begin = text_start if name in ("text", "simulated_text") else start
+                first = min(int(begin * n), n - 1)
+                cut[name] = values[first : max(first + 1, round(end * n))]
         return replace(self, duration_s=self.duration_s * share, **cut)
 
 
@@ -149,11 +156,17 @@ def augment(
     Single frames are dropped later, behind the encoders (``trainer.model``): a convolution over
     a spectrogram with holes would learn the holes.
     """
-    share = window_s / sample.duration_s if sample.duration_s > 0 else 1.0
-    if share < 1 and generator.random() < settings.sub_window:
-        sample = sample.window(generator.random() * (1 - share), share)
+    if sample.duration_s > 0 and generator.random() < settings.sub_window:
+        length_s = window_s * generator.uniform(settings.shortest_window, 1)
+        share = length_s / sample.duration_s
+        if share < 1:
+            text_share = settings.text_span_s / sample.duration_s
+            sample = sample.window(generator.random() * (1 - share), share, text_share)
     present = sample.modalities
     if len(present) > 1 and generator.random() < settings.modality_dropout:
         pattern = int(generator.integers(1, 2 ** len(present)))
         sample = sample.keep([m for i, m in enumerate(present) if pattern >> i & 1])
+    if sample.audio is not None and 0 < settings.audio_frames < len(sample.audio):
+        drawn = np.sort(generator.permutation(len(sample.audio))[: settings.audio_frames])
+        sample = replace(sample, audio=sample.audio[drawn])
     return sample

@@ -59,6 +59,8 @@ class View:
     """Only samples that have every one of the modalities."""
     window_s: float | None = None
     """The middle stretch of this length; None: the whole utterance."""
+    text_span_s: float = 0.0
+    """The words of that stretch reach so far back, where that is more."""
     missing_rate: float = 0.0
     """Share of frames lost at random, in every modality."""
     seed: int = 0
@@ -83,7 +85,7 @@ class View:
             return None
         if self.window_s is not None and sample.duration_s > self.window_s:
             share = self.window_s / sample.duration_s
-            sample = sample.window((1 - share) / 2, share)
+            sample = sample.window((1 - share) / 2, share, self.text_span_s / sample.duration_s)
         if self.missing_rate > 0:
             sample = _lose_frames(sample, self.missing_rate, self.seed)
         return sample
