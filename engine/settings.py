@@ -76,14 +76,17 @@ class SpeechSettings(Section):
 class FaceSettings(Section):
     """Face detection, tracking and cropping."""
 
-    detector: Literal["haar", "yunet"] = "haar"
+    detector: Literal["blazeface", "blazeface-near", "yunet", "haar"] = "blazeface"
+    """BlazeFace's two networks, or only the cheaper one for faces within two metres; YuNet from
+    a file of one's own; OpenCV's cascade, as long as OpenCV has it."""
     model: Path | None = None
     """YuNet's ONNX file; needed for, and only for, ``detector = "yunet"``."""
-    detect_every: int = Field(3, ge=1, le=60)
-    """Sampled frames between two runs of the detector; the tracker fills in between."""
-    min_face_px: int = Field(48, ge=16, le=1024)
+    detect_every: int = Field(10, ge=1, le=60)
+    """Sampled pictures between two searches; in between, known faces are followed."""
+    min_face_px: int = Field(32, ge=16, le=1024)
+    """Smaller faces are not scored, whichever the detector."""
     width_px: int = Field(480, ge=160, le=3840)
-    """Width to which a frame is shrunk for detection."""
+    """Width to which YuNet's and the cascade's pictures are shrunk; BlazeFace has its own."""
 
     @model_validator(mode="after")
     def _yunet_needs_its_model(self) -> FaceSettings:
@@ -98,7 +101,12 @@ class CaptureSettings(Section):
     chunk_ms: int = Field(50, ge=10, le=200)
     """Of sound per message; where it divides the hop, no window waits for the rest of one."""
     video_rate_hz: float = Field(10.0, gt=0, le=60)
-    crop_px: int = Field(112, ge=48, le=256)
+    crop_px: int | None = Field(None, ge=24, le=256)
+    """Side of a face crop; None: what the bundle's face network takes, so that a face is resized
+    once, from the picture."""
+    crop_format: Literal["jpeg", "raw"] = "jpeg"
+    """How crops travel; raw ones are four times as large and lose nothing."""
+    jpeg_quality: int = Field(95, ge=80, le=100)
     loop: bool = True
     """Play a clip again when it ends."""
     open_timeout_ms: int = Field(5_000, ge=100)

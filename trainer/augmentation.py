@@ -8,6 +8,8 @@ domain: power is additive there, so gain, filters, noise and reverberation have 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,8 @@ SNR_DB = (3.0, 35.0)
 RT60_S = (0.1, 0.9)
 REVERB_FRAMES = 48
 MEL_RATE_HZ = 100
+BLOCK = 8
+"""Side of the blocks that pictures are compressed in, px."""
 
 
 class MelNoise(nn.Module):
@@ -77,27 +81,28 @@ class FaceJitter(nn.Module):
         self.probability = probability
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Mirror, cut otherwise, turn, light from a side, blur, cover, add grain."""
-        count, _, size, _ = crops.shape
-        changed = _cut_otherwise(crops)
-        ramp = torch.linspace(-1, 1, size, device=crops.device)
-        across = _uniform(crops, count, -0.6, 0.6)[:, None, None, None] * ramp
-        along = _uniform(crops, count, -0.6, 0.6)[:, None, None, None] * ramp[:, None]
-        changed = changed + across + along
-        bent = (
-            changed.sign()
-            * (changed.abs() + 1e-3) ** _uniform(crops, count, 0.7, 1.4)[:, None, None, None]
-        )
-        changed = _where(_draw(crops, 0.5 * self.probability), bent, changed)
-        soft = F.interpolate(F.avg_pool2d(changed, 2), size=(size, size), mode="bilinear")
-        changed = _where(_draw(crops, 0.3 * self.probability), soft, changed)
-        grain = torch.randn_like(changed) * _uniform(crops, count, 0, 0.25)[:, None, None, None]
-        changed = _where(_draw(crops, 0.5 * self.probability), changed + grain, changed)
-        changed = _where(_draw(crops, 0.25 * self.probability), _cover(changed), changed)
-        crops = _where(_draw(crops, self.probability), changed, crops)
-        mean = crops.mean((1, 2, 3), keepdim=True)
-        deviation = crops.std((1, 2, 3), keepdim=True).clamp(min=1e-2)
-        return (crops - mean) / deviation
+        """Mirror, cut otherwise, turn, light from a side, blur, dim, compress, cover, add grain."""
+        mirrored = torch.where(_draw(crops, 0.5)[:, None, None, None], crops.flip(3), crops)
+        changed = _on_some(mirrored, self.probability, self._change)
+        mean = changed.mean((1, 2, 3), keepdim=True)
+        deviation = changed.std((1, 2, 3), keepdim=True).clamp(min=1e-2)
+        return (changed - mean) / deviation
+
+    @staticmethod
+    def _change(crops: Tensor) -> Tensor:
+        crops = _lit(_cut_otherwise(crops))
+        effects = ((_bent, 0.5), (_coarse, 0.2), (_smeared, 0.2), (_dim, 0.2), (_compressed, 0.3))
+        for effect, probability in (*effects, (_grainy, 0.4), (_cover, 0.25)):
+            crops = _on_some(crops, probability, effect)
+        return crops
+
+
+def _on_some(crops: Tensor, probability: float, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change each crop [M, C, S, S] with a probability; what stays as it is costs nothing."""
+    chosen = _draw(crops, probability).nonzero()[:, 0]
+    if len(chosen) == 0:
+        return crops
+    return crops.index_copy(0, chosen, change(crops[chosen]))
 
 
 def _draw(like: Tensor, probability: float) -> Tensor:
@@ -196,18 +201,95 @@ def _hide_bands(mel: Tensor, mask: Tensor) -> Tensor:
 
 
 def _cut_otherwise(crops: Tensor) -> Tensor:
-    """Mirror, turn by up to 20 degrees, scale and shift, as boxes around a face vary."""
+    """Turn by up to 20 degrees, scale and shift, as boxes around a face vary."""
     count = len(crops)
     angle = _uniform(crops, count, -0.35, 0.35)
-    scale = _uniform(crops, count, 0.82, 1.25)
-    mirror = torch.where(torch.rand(count, device=crops.device) < 0.5, -1.0, 1.0)
+    scale = _uniform(crops, count, 0.78, 1.3)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     shift_x, shift_y = (_uniform(crops, count, -0.12, 0.12) for _ in range(2))
-    rows = (cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y)
+    rows = (cos, -sin, shift_x, sin, cos, shift_y)
     grid = F.affine_grid(
         torch.stack(rows, 1).view(-1, 2, 3), list(crops.shape), align_corners=False
     )
     return F.grid_sample(crops, grid, padding_mode="border", align_corners=False)
+
+
+def _lit(crops: Tensor) -> Tensor:
+    """Light from a side, and from above or below."""
+    count, _, size, _ = crops.shape
+    ramp = torch.linspace(-1, 1, size, device=crops.device)
+    across, along = (
+        _uniform(crops, count, -0.6, 0.6)[:, None, None, None] * place
+        for place in (ramp, ramp[:, None])
+    )
+    return crops + across + along
+
+
+def _bent(crops: Tensor) -> Tensor:
+    """Another exposure curve on either side of the crop's mean."""
+    power = _uniform(crops, len(crops), 0.7, 1.4)[:, None, None, None]
+    return crops.sign() * (crops.abs() + 1e-3) ** power
+
+
+def _grainy(crops: Tensor) -> Tensor:
+    """White noise of up to a quarter of the deviation."""
+    strength = _uniform(crops, len(crops), 0, 0.25)[:, None, None, None]
+    return crops + torch.randn_like(crops) * strength
+
+
+def _coarse(crops: Tensor) -> Tensor:
+    """A face far away: fewer pixels, spread over the same square."""
+    size = crops.shape[2]
+    small = max(8, round(size * float(torch.empty(1).uniform_(0.3, 0.7))))
+    fewer = F.interpolate(crops, size=(small, small), mode="bilinear", antialias=True)
+    return F.interpolate(fewer, size=(size, size), mode="bilinear")
+
+
+def _smeared(crops: Tensor) -> Tensor:
+    """A face that moved while the shutter was open: the mean along a short line."""
+    steps = torch.linspace(-0.5, 0.5, 5)
+    length = float(torch.empty(1).uniform_(1, 5))
+    angle = float(torch.empty(1).uniform_(0, math.pi))
+    across, along = length * math.cos(angle) * steps, length * math.sin(angle) * steps
+    shifts = [(round(float(y)), round(float(x))) for y, x in zip(along, across, strict=True)]
+    return torch.stack([torch.roll(crops, shift, (2, 3)) for shift in shifts]).mean(0)
+
+
+def _dim(crops: Tensor) -> Tensor:
+    """Low light: a few brightness levels, and the sensor's noise among them."""
+    count = len(crops)
+    levels = _uniform(crops, count, 1.5, 4.0).exp()[:, None, None, None]  # 4 to 55 per deviation
+    noise = torch.randn_like(crops) * _uniform(crops, count, 0.3, 1.5)[:, None, None, None]
+    return (crops * levels + noise).round() / levels
+
+
+@cache
+def _cosines() -> Tensor:
+    """The orthonormal transform [8, 8] of JPEG's blocks."""
+    place = torch.arange(BLOCK)
+    waves = torch.cos(math.pi * (2 * place[None, :] + 1) * place[:, None] / (2 * BLOCK))
+    waves[0] /= math.sqrt(2)
+    return waves * math.sqrt(2 / BLOCK)
+
+
+def _compressed(crops: Tensor) -> Tensor:
+    """What a codec loses: transformed blocks rounded to steps that grow with frequency.
+
+    The steps rise about as JPEG's luminance table does, 10 to 110 levels of 255 at quality 50;
+    a crop's deviation stands for 50 levels.
+    """
+    count, channels, size, _ = crops.shape
+    if size % BLOCK:
+        return crops
+    waves = _cosines().to(crops.device)
+    blocks = crops.view(count, channels, size // BLOCK, BLOCK, size // BLOCK, BLOCK)
+    turned = torch.einsum("uy,bcmynx,vx->bcmunv", waves, blocks, waves)
+    place = torch.arange(BLOCK, device=crops.device)
+    steps = (10 + 7 * (place[:, None] + place[None, :])) / 50
+    steps = steps[:, None, :] * _uniform(crops, count, 0.3, 2.5)[:, None, None, None, None, None]
+    turned = (turned / steps).round() * steps
+    back = torch.einsum("uy,bcmunv,vx->bcmynx", waves, turned, waves)
+    return back.reshape(crops.shape)
 
 
 def _cover(crops: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def run_camera(
                     raise DeviceLostError("no picture from the camera") from None
                 continue
             waited_s = 0.0
-            emit(video_message(stamper, reader.read(picture), t_ns, grabber.period_ns))
+            emit(video_message(stamper, reader.read(picture, t_ns), t_ns, grabber.period_ns))
     finally:
         grabber.close()
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.capture import CaptureError
 from engine.capture.detectors import open_detector
 from engine.capture.faces import FaceReader
+from engine.capture.pictures import square_size
 from engine.capture.stamps import (
     NS_PER_S,
     REANCHOR_NS,
@@ -116,6 +117,7 @@ class _Pair:
         )
         self._resampler: Resampler | None = None
         self._rate_hz = 0
+        self._aspect = Fraction(1)
         self._broken = 0
 
     def messages(self) -> Iterator[Audio | Video]:
@@ -132,6 +134,8 @@ class _Pair:
             chosen = [*container.streams.audio[:1], *container.streams.video[:1]]
             if not chosen:
                 raise CaptureError(f"{self._path}: neither sound nor picture in it")
+            for stream in container.streams.video[:1]:
+                self._aspect = stream.sample_aspect_ratio or Fraction(1)
             queues: dict[str, deque[Audio | Video]] = {s.type: deque() for s in chosen}
             sent = 0
             for kind, found in self._decode(container, chosen):
@@ -203,8 +207,10 @@ class _Pair:
         t_ns = self._time_ns(frame)
         if not self._sampler.wants(t_ns):
             return []
-        picture = np.rot90(frame.to_ndarray(format="bgr24"), getattr(frame, "rotation", 0) // 90)
-        sighting = self._faces.read(np.ascontiguousarray(picture))
+        size = square_size(frame.width, frame.height, self._aspect)
+        shown = frame.to_ndarray(format="bgr24", width=size[0], height=size[1])
+        picture = np.rot90(shown, getattr(frame, "rotation", 0) // 90)
+        sighting = self._faces.read(np.ascontiguousarray(picture), t_ns)
         return [video_message(self._stamper, sighting, t_ns, self._sampler.period_ns)]
 
     def _time_ns(self, frame: Any) -> int:

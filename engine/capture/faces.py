@@ -1,30 +1,32 @@
-"""Faces: detections to tracks with stable identities, and the crop of the one that is scored."""
+"""Faces: detections to tracks with stable identities, and the crops of those that are scored."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.capture.detectors import Detection, FaceDetector
+from engine.capture.detections import SAME_FACE, Detection, FaceDetector, overlap
 from engine.wire.messages import Box
+from models.framing import Frame, cut
 
 Picture = NDArray[np.uint8]
 
-MIN_OVERLAP = 0.3
-"""Intersection over union from which a detection continues a track."""
-CONFIRMED_HITS = 2
-"""Detections before a track counts: a single one is Haar's usual false alarm."""
-MAX_MISSES = 2
-"""Detector runs in a row without the face before its track ends."""
-SMOOTHING = 0.6
-"""Share of a new box in the smoothed one, against the detector's jitter."""
+REMEMBERED_NS = 1_000_000_000
+"""How long a face that is gone keeps its identity: a turned head, a hand, a passer-by."""
+RETURN_DISTANCE = 1.5
+"""How far from its last place a face may come back, in its own sides."""
+RETURN_RATIO = 1.6
+"""By how much its size may have changed meanwhile."""
 SWITCH_RATIO = 1.3
 """How much more prominent another face has to be to be scored instead."""
-CROP_MARGIN = 0.12
-"""Added around the box on each side, as a share of its size."""
+STILL, MOVING = 0.015, 0.12
+"""Change of place, size (in sides) or turn (radians) that is noise, and that is all motion."""
+STILL_SHARE = 0.15
+"""Share of a new place in the steadied one while a face is still; 1 while it moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +34,18 @@ class Track:
     """One face over time."""
 
     track_id: int
-    box: Box
+    frame: Frame
+    """Steadied."""
     score: float
-    hits: int = 1
-    misses: int = 0
-
-    @property
-    def confirmed(self) -> bool:
-        """Seen often enough to be believed."""
-        return self.hits >= CONFIRMED_HITS
+    seen_ns: int
+    """Capture time of the last picture that showed it."""
+    missed: bool = False
+    """The last picture did not show it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sighting:
-    """What one sampled picture shows: how many faces, and the scored one's crop."""
+    """What one sampled picture shows: how many faces, and a scored one's crop."""
 
     faces: int
     crop: Picture | None = None
@@ -54,18 +54,8 @@ class Sighting:
     score: float | None = None
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
-    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
-    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / (a.width * a.height + b.width * b.height - shared)
-
-
 class FaceTracker:
-    """Detections in, tracks out. Pure: one call per detector run."""
+    """Detections in, tracks out. Pure: the time is an argument."""
 
     def __init__(self) -> None:
         self.tracks: tuple[Track, ...] = ()
@@ -73,122 +63,177 @@ class FaceTracker:
         self._scored: int | None = None
 
     @property
-    def confirmed(self) -> tuple[Track, ...]:
-        """The tracks that count."""
-        return tuple(track for track in self.tracks if track.confirmed)
+    def visible(self) -> tuple[Track, ...]:
+        """The faces that the last picture showed."""
+        return tuple(track for track in self.tracks if not track.missed)
 
-    @property
-    def settled(self) -> bool:
-        """Whether every track is confirmed and was seen last time: no need to look at once."""
-        return bool(self.tracks) and all(t.confirmed and t.misses == 0 for t in self.tracks)
-
-    def update(self, detections: Sequence[Detection]) -> None:
-        """Take the detections of one picture: best overlaps first, the rest are new tracks."""
-        pairs = sorted(
-            (
-                (overlap(track.box, detection.box), t, d)
-                for t, track in enumerate(self.tracks)
-                for d, detection in enumerate(detections)
-            ),
-            reverse=True,
-        )
-        matched: dict[int, int] = {}
-        for shared, t, d in pairs:
-            if shared >= MIN_OVERLAP and t not in matched and d not in matched.values():
-                matched[t] = d
+    def follow(self, seen: dict[int, Detection | None], t_ns: int) -> None:
+        """Take what became of the visible tracks in the next picture, by identity."""
         tracks = []
-        for index, track in enumerate(self.tracks):
-            if index in matched:
-                seen = detections[matched[index]]
-                box = _blend(track.box, seen.box)
-                tracks.append(
-                    replace(track, box=box, score=seen.score, hits=track.hits + 1, misses=0)
-                )
-            elif track.confirmed and track.misses < MAX_MISSES:
-                tracks.append(replace(track, misses=track.misses + 1))
-        for index, detection in enumerate(detections):
-            if index not in matched.values():
-                tracks.append(Track(self._next_id, detection.box, detection.score))
-                self._next_id += 1
+        for track in self.tracks:
+            detection = seen.get(track.track_id)
+            if detection is not None and not self._taken(tracks, detection):
+                tracks.append(_continued(track, detection, t_ns))
+            elif t_ns - track.seen_ns <= REMEMBERED_NS:
+                tracks.append(replace(track, missed=True))
         self.tracks = tuple(tracks)
 
+    def add(self, detections: Sequence[Detection], t_ns: int) -> None:
+        """Take faces found in the same picture: those not followed are back, or new."""
+        for detection in sorted(detections, key=lambda d: -d.score):
+            if any(overlap(t.frame, detection.frame) >= SAME_FACE for t in self.visible):
+                continue
+            back = self._returned(detection)
+            if back is None:
+                found = Track(self._next_id, detection.frame, detection.score, t_ns)
+                self._next_id += 1
+                self.tracks = (*self.tracks, found)
+            else:
+                found = replace(
+                    back, frame=detection.frame, score=detection.score, seen_ns=t_ns, missed=False
+                )
+                self.tracks = tuple(found if t is back else t for t in self.tracks)
+
     def choose(self, width: int, height: int) -> Track | None:
-        """The largest and most central face of a picture; stays with one while it can."""
+        """The largest and most central face of a picture; stays with one while it can.
+
+        None while the one that is scored is away for a moment: another face takes its place
+        only when it is forgotten.
+        """
         best: Track | None = None
         best_value = 0.0
-        for track in self.confirmed:
-            value = _prominence(track.box, width, height)
+        for track in self.tracks:
+            value = _prominence(track.frame, width, height)
             if track.track_id == self._scored:
                 value *= SWITCH_RATIO
+            elif track.missed:
+                continue
             if best is None or value > best_value:
                 best, best_value = track, value
         self._scored = None if best is None else best.track_id
+        return None if best is None or best.missed else best
+
+    def _returned(self, detection: Detection) -> Track | None:
+        """The remembered face that this one may be: the nearest of about its size."""
+        frame = detection.frame
+        best: Track | None = None
+        nearest = RETURN_DISTANCE
+        for track in self.tracks:
+            ratio = frame.side / track.frame.side
+            away = math.hypot(frame.x - track.frame.x, frame.y - track.frame.y) / track.frame.side
+            if track.missed and 1 / RETURN_RATIO <= ratio <= RETURN_RATIO and away <= nearest:
+                best, nearest = track, away
         return best
+
+    @staticmethod
+    def _taken(tracks: Sequence[Track], detection: Detection) -> bool:
+        """Whether two tracks have run into one face."""
+        return any(not t.missed and overlap(t.frame, detection.frame) > 0.7 for t in tracks)
 
 
 class FaceReader:
-    """Pictures in, sightings out: runs the detector now and then, the tracker fills in between."""
+    """Pictures in, sightings out.
 
-    def __init__(self, detector: FaceDetector, detect_every: int, crop_px: int) -> None:
+    Whole pictures are searched now and then; in between every known face is followed where it
+    was, which costs a quarter, and says at once that a face is gone. A face that a search found
+    counts when following finds it, too: one look in the picture, one in its own square.
+
+    Args:
+        detector: finds and follows.
+        detect_every: pictures from one search to the next.
+        crop_px: side of the crops.
+        max_faces: faces followed and handed out at most; of more, the most prominent.
+    """
+
+    def __init__(
+        self, detector: FaceDetector, detect_every: int, crop_px: int, max_faces: int = 1
+    ) -> None:
         self._detector = detector
         self._detect_every = detect_every
         self._crop_px = crop_px
+        self._max_faces = max_faces
         self._tracker = FaceTracker()
         self._since = detect_every
 
-    def read(self, picture: Picture) -> Sighting:
-        """Take the next sampled BGR picture [H, W, 3]."""
-        self._since += 1
-        if self._since >= self._detect_every or not self._tracker.settled:
-            self._tracker.update(self._detector.detect(picture))
-            self._since = 0
-        faces = len(self._tracker.confirmed)
+    def read(self, picture: Picture, t_ns: int) -> Sighting:
+        """The scored face of the next sampled BGR picture [H, W, 3], captured at ``t_ns``."""
+        self._look(picture, t_ns)
+        faces = len(self._tracker.visible)
         track = self._tracker.choose(picture.shape[1], picture.shape[0])
-        if track is None:
-            return Sighting(faces)
-        crop = cut(picture, track.box, self._crop_px)
+        return Sighting(faces) if track is None else self._sighting(picture, track, faces)
+
+    def read_all(self, picture: Picture, t_ns: int) -> tuple[Sighting, ...]:
+        """Every face of the next picture up to ``max_faces``, in the order of their coming."""
+        self._look(picture, t_ns)
+        tracks = self._tracker.visible
+        kept = sorted(self._prominent(picture)[: self._max_faces], key=lambda t: t.track_id)
+        return tuple(self._sighting(picture, track, len(tracks)) for track in kept)
+
+    def _look(self, picture: Picture, t_ns: int) -> None:
+        known = self._prominent(picture)[: max(2, self._max_faces)]
+        seen = {t.track_id: self._detector.follow(picture, t.frame) for t in known}
+        self._tracker.follow(seen, t_ns)
+        self._since += 1
+        lost = any(detection is None for detection in seen.values())
+        if self._since >= self._detect_every or lost or not self._tracker.visible:
+            self._tracker.add(self._found(picture), t_ns)
+            self._since = 0
+
+    def _found(self, picture: Picture) -> list[Detection]:
+        found = []
+        for detection in self._detector.detect(picture):
+            known = any(
+                overlap(t.frame, detection.frame) >= SAME_FACE for t in self._tracker.visible
+            )
+            confirmed = None if known else self._detector.follow(picture, detection.frame)
+            if confirmed is not None:
+                found.append(confirmed)
+        return found
+
+    def _prominent(self, picture: Picture) -> list[Track]:
+        height, width = picture.shape[:2]
+        return sorted(
+            self._tracker.visible, key=lambda track: -_prominence(track.frame, width, height)
+        )
+
+    def _sighting(self, picture: Picture, track: Track, faces: int) -> Sighting:
+        crop = cut(picture, track.frame, self._crop_px)
         if crop is None:
             return Sighting(faces)
-        return Sighting(faces, crop, track.box, track.track_id, track.score)
+        return Sighting(faces, crop, box_of(track.frame), track.track_id, min(1.0, track.score))
 
 
-def cut(picture: Picture, box: Box, size_px: int) -> Picture | None:
-    """Square crop [size_px, size_px, 3] around a box; edges repeat beyond the picture.
-
-    None where the box lies outside of the picture.
-    """
-    import cv2
-
-    side = round(max(box.width, box.height) * (1 + 2 * CROP_MARGIN))
-    left = box.x + box.width // 2 - side // 2
-    top = box.y + box.height // 2 - side // 2
-    height, width = picture.shape[:2]
-    x0, y0 = max(left, 0), max(top, 0)
-    x1, y1 = min(left + side, width), min(top + side, height)
-    if x1 <= x0 or y1 <= y0:
-        return None
-    crop: NDArray[np.uint8] = np.asarray(picture[y0:y1, x0:x1], np.uint8)
-    around = (y0 - top, top + side - y1, x0 - left, left + side - x1)
-    if any(around):
-        crop = np.asarray(cv2.copyMakeBorder(crop, *around, cv2.BORDER_REPLICATE), np.uint8)
-    method = cv2.INTER_AREA if side > size_px else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(crop, (size_px, size_px), interpolation=method), np.uint8)
+def box_of(frame: Frame) -> Box:
+    """The upright box of a frame, in whole pixels."""
+    side = max(1, round(frame.side))
+    return Box(round(frame.x - side / 2), round(frame.y - side / 2), side, side)
 
 
-def _blend(old: Box, new: Box) -> Box:
-    def mix(a: int, b: int) -> int:
-        return round((1 - SMOOTHING) * a + SMOOTHING * b)
-
-    return Box(
-        mix(old.x, new.x),
-        mix(old.y, new.y),
-        mix(old.width, new.width),
-        mix(old.height, new.height),
+def steadied(old: Frame, new: Frame) -> Frame:
+    """Between the old frame and the new one: near the old one for noise, the new one for motion."""
+    turned = math.remainder(new.turn - old.turn, math.tau)
+    change = max(
+        math.hypot(new.x - old.x, new.y - old.y) / old.side,
+        abs(new.side / old.side - 1),
+        abs(turned),
+    )
+    moving = min(1.0, max(0.0, (change - STILL) / (MOVING - STILL)))
+    share = STILL_SHARE + (1 - STILL_SHARE) * moving
+    return Frame(
+        old.x + share * (new.x - old.x),
+        old.y + share * (new.y - old.y),
+        old.side + share * (new.side - old.side),
+        math.remainder(old.turn + share * turned, math.tau),
     )
 
 
-def _prominence(box: Box, width: int, height: int) -> float:
+def _continued(track: Track, detection: Detection, t_ns: int) -> Track:
+    frame = steadied(track.frame, detection.frame)
+    return replace(track, frame=frame, score=detection.score, seen_ns=t_ns, missed=False)
+
+
+def _prominence(frame: Frame, width: int, height: int) -> float:
     """Area, up to halved towards the picture's corners."""
-    across = abs(box.x + box.width / 2 - width / 2) / (width / 2)
-    along = abs(box.y + box.height / 2 - height / 2) / (height / 2)
-    return box.width * box.height * (1 - 0.25 * min(across, 1) - 0.25 * min(along, 1))
+    across = abs(frame.x - width / 2) / (width / 2)
+    along = abs(frame.y - height / 2) / (height / 2)
+    return frame.side**2 * (1 - 0.25 * min(across, 1) - 0.25 * min(along, 1))

@@ -201,7 +201,7 @@ class CaptureSession:
             if self._picture is None:
                 continue
             (t_ns, jpeg), self._picture = self._picture, None
-            sighting = await asyncio.to_thread(_look, self._reader, jpeg)
+            sighting = await asyncio.to_thread(_look, self._reader, jpeg, t_ns)
             if sighting is None:
                 self.fault("a picture that cannot be decoded")
                 continue
@@ -338,7 +338,7 @@ def open_desk(ingest: str | None, keys_dir: Path | None, config: Path | None) ->
         raise CaptureRefusedError(str(error)) from None
 
 
-def _look(reader: FaceReader, jpeg: bytes) -> Sighting | None:
+def _look(reader: FaceReader, jpeg: bytes, t_ns: int) -> Sighting | None:
     """Decode a picture and find the face in it; None where it cannot be decoded."""
     import cv2
 
@@ -346,4 +346,4 @@ def _look(reader: FaceReader, jpeg: bytes) -> Sighting | None:
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None
-    return None if picture is None else reader.read(np.asarray(picture, np.uint8))
+    return None if picture is None else reader.read(np.asarray(picture, np.uint8), t_ns)
