@@ -65,6 +65,25 @@ def open(path_or_name: str | Path) -> Bundle:
     Raises:
         BundleError: no such bundle, a missing or altered file, another schema.
     """
+    directory, config, raw = _read(path_or_name)
+    _check_files(directory, config)
+    try:
+        calibration = Calibration.read(directory / CALIBRATION)
+    except ValueError as error:
+        raise BundleError(f"{directory}: {error}") from None
+    return Bundle(directory, config, calibration, hashlib.sha256(raw).hexdigest())
+
+
+def read_config(path_or_name: str | Path) -> BundleConfig:
+    """What a bundle says of itself, without a look at its other files.
+
+    Raises:
+        BundleError: no such bundle, or another schema.
+    """
+    return _read(path_or_name)[1]
+
+
+def _read(path_or_name: str | Path) -> tuple[Path, BundleConfig, bytes]:
     directory = _find(path_or_name)
     config_path = directory / CONFIG
     try:
@@ -85,12 +104,7 @@ def open(path_or_name: str | Path) -> Bundle:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise BundleError(f"{config_path}: " + "; ".join(faults)) from None
-    _check_files(directory, config)
-    try:
-        calibration = Calibration.read(directory / CALIBRATION)
-    except ValueError as error:
-        raise BundleError(f"{directory}: {error}") from None
-    return Bundle(directory, config, calibration, hashlib.sha256(raw).hexdigest())
+    return directory, config, raw
 
 
 def digest(path: Path) -> str:

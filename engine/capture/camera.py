@@ -7,16 +7,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.capture.detectors import open_detector
 from engine.capture.devices import DeviceLostError, find, list_cameras
-from engine.capture.faces import FaceReader
-from engine.capture.stamps import NS_PER_S, FrameSampler, Stamper, video_message
+from engine.capture.people import People
+from engine.capture.pictures import squared
+from engine.capture.stamps import NS_PER_S, FrameSampler, Stamper
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns
 from engine.wire.messages import Video
@@ -60,10 +61,9 @@ def run_camera(
         DeviceLostError: it cannot be opened, or gives no picture in time.
     """
     address = camera_address(wanted)
-    reader = FaceReader(
-        open_detector(settings.faces), settings.faces.detect_every, settings.capture.crop_px
-    )
-    grabber = _Grabber(_open(address, settings), address, settings.capture.video_rate_hz, counters)
+    rate_hz = settings.capture.video_rate_hz
+    people = People(stamper, settings, round(NS_PER_S / rate_hz))
+    grabber = _Grabber(_open(address, settings), address, rate_hz, counters)
     opened()
     grabber.start()
     patience_s = settings.capture.stall_timeout_ms / 1000
@@ -78,7 +78,8 @@ def run_camera(
                     raise DeviceLostError("no picture from the camera") from None
                 continue
             waited_s = 0.0
-            emit(video_message(stamper, reader.read(picture, t_ns), t_ns, grabber.period_ns))
+            for message in people.look(picture, t_ns):
+                emit(message)
     finally:
         grabber.close()
 
@@ -112,12 +113,8 @@ class _Grabber:
         self._counters = counters
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="grab", daemon=True)
+        self._aspect = self._pixel_aspect()
         self._pause_s = self._frame_s() if Path(str(address)).is_file() else 0.0
-
-    @property
-    def period_ns(self) -> int:
-        """Time between two sampled pictures."""
-        return self._sampler.period_ns
 
     def start(self) -> None:
         """Start grabbing."""
@@ -141,11 +138,13 @@ class _Grabber:
 
     def _keep(self, t_ns: int) -> None:
         fine, picture = self._device.retrieve()
-        if not fine:
+        if fine:
+            picture = squared(np.asarray(picture, np.uint8), self._aspect)
+        else:
             self._counters["damaged"] += 1
             return
         try:
-            self.shots.put_nowait((t_ns, np.asarray(picture, np.uint8)))
+            self.shots.put_nowait((t_ns, picture))
         except queue.Full:
             self._counters["skipped"] += 1
 
@@ -156,6 +155,14 @@ class _Grabber:
         now = now_ns()
         kernel_ns = int(self._device.get(cv2.CAP_PROP_POS_MSEC) * 1_000_000)
         return kernel_ns if 0 < now - kernel_ns < NS_PER_S else now
+
+    def _pixel_aspect(self) -> Fraction:
+        """Width of a pixel by its height, as a file or network camera says it; else 1."""
+        import cv2
+
+        wide = int(self._device.get(cv2.CAP_PROP_SAR_NUM))
+        high = int(self._device.get(cv2.CAP_PROP_SAR_DEN))
+        return Fraction(wide, high) if wide > 0 and high > 0 else Fraction(1)
 
     def _frame_s(self) -> float:
         import cv2

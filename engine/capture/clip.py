@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.capture import CaptureError
-from engine.capture.detectors import open_detector
-from engine.capture.faces import FaceReader
+from engine.capture.people import People
 from engine.capture.pictures import square_size
 from engine.capture.stamps import (
     NS_PER_S,
@@ -27,7 +26,6 @@ from engine.capture.stamps import (
     FrameSampler,
     Stamper,
     to_int16,
-    video_message,
 )
 from engine.settings import EngineSettings
 from engine.wire.clock import this_clock
@@ -112,9 +110,7 @@ class _Pair:
         self._stamper = stamper
         self._chunker = Chunker(settings, stamper)
         self._sampler = FrameSampler(settings.capture.video_rate_hz)
-        self._faces = FaceReader(
-            open_detector(settings.faces), settings.faces.detect_every, settings.capture.crop_px
-        )
+        self._people = People(stamper, settings, self._sampler.period_ns)
         self._resampler: Resampler | None = None
         self._rate_hz = 0
         self._aspect = Fraction(1)
@@ -210,8 +206,7 @@ class _Pair:
         size = square_size(frame.width, frame.height, self._aspect)
         shown = frame.to_ndarray(format="bgr24", width=size[0], height=size[1])
         picture = np.rot90(shown, getattr(frame, "rotation", 0) // 90)
-        sighting = self._faces.read(np.ascontiguousarray(picture), t_ns)
-        return [video_message(self._stamper, sighting, t_ns, self._sampler.period_ns)]
+        return [*self._people.look(np.ascontiguousarray(picture), t_ns)]
 
     def _time_ns(self, frame: Any) -> int:
         seconds = Fraction(frame.pts) * Fraction(frame.time_base)

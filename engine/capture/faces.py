@@ -69,7 +69,7 @@ class FaceTracker:
 
     def follow(self, seen: dict[int, Detection | None], t_ns: int) -> None:
         """Take what became of the visible tracks in the next picture, by identity."""
-        tracks = []
+        tracks: list[Track] = []
         for track in self.tracks:
             detection = seen.get(track.track_id)
             if detection is not None and not self._taken(tracks, detection):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
+from numpy.typing import NDArray
+
 MAX_SIDE_PX = 1920
 """Longer side that larger pictures are shrunk to while they are converted."""
 ASPECTS = (Fraction(1, 4), Fraction(4))
@@ -25,3 +28,14 @@ def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
         high /= aspect
     shrunk = min(Fraction(1), MAX_SIDE_PX / max(wide, high))
     return max(1, round(wide * shrunk)), max(1, round(high * shrunk))
+
+
+def squared(picture: NDArray[np.uint8], aspect: Fraction) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] in its ``square_size``."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    size = square_size(width, height, aspect)
+    if size == (width, height):
+        return picture
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,4 +1,4 @@
-"""Samples to wire messages: chunks and sightings get their times, numbers and flags here.
+"""Samples to wire messages: chunks get their times, numbers and flags here.
 
 Pure but for the clock that is passed in; microphones, cameras and clips share it.
 """
@@ -11,10 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.capture.faces import Sighting
 from engine.capture.speech import SpeechDetector, level_dbfs
 from engine.settings import EngineSettings
-from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope, Video
+from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope
 
 NS_PER_S = 1_000_000_000
 REANCHOR_NS = 20_000_000
@@ -128,18 +127,6 @@ class FrameSampler:
             return False
         self._kept_ns = t_ns
         return True
-
-
-def video_message(stamper: Stamper, sighting: Sighting, t_ns: int, period_ns: int) -> Video:
-    """The message of one looked-at picture; it stands for the period that ends with it."""
-    return Video(
-        stamper.envelope("video", max(0, t_ns - period_ns), t_ns),
-        sighting.faces,
-        sighting.crop,
-        sighting.box,
-        sighting.track_id,
-        sighting.score,
-    )
 
 
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:

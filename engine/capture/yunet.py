@@ -71,7 +71,8 @@ class YunetDetector:
         for place, stride in enumerate(STRIDES):
             kinds = outputs[4 * place : 4 * place + 4]
             cells = (height // stride, width // stride)
-            found += read_stride(*(kind[0] for kind in kinds), cells, stride, scale)
+            classes, objects, boxes, points = (kind[0] for kind in kinds)
+            found += read_stride(classes, objects, boxes, points, cells, stride, scale)
         return [d for d in merge(found) if d.frame.side >= self._min_face_px]
 
     def follow(self, picture: Picture, frame: Frame) -> Detection | None:

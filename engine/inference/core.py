@@ -21,7 +21,12 @@ from engine.inference.stream import StreamState, fault_of
 from engine.inference.text.spoken import SpeechSimulator
 from engine.inference.window import Window, cut
 from engine.settings import InferenceSettings
+<<<<<<< HEAD
 from engine.wire.membership import Held
+=======
+from engine.wire.fields import WireError
+from engine.wire.jpeg import opened
+>>>>>>> 67e8b49 (wip)
 from engine.wire.messages import (
     Audio,
     Clock,
@@ -113,6 +118,12 @@ class InferenceCore:
             self._counters["messages_unexpected"] += 1
             return False
         self._counters["messages"] += 1
+        if isinstance(message, Video):
+            try:
+                message = opened(message)
+            except WireError:
+                self._counters["messages_malformed"] += 1
+                return False
         if (fault := fault_of(message, self._clock, now_ns)) is not None:
             self._counters[fault] += 1
             return False

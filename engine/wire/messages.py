@@ -134,12 +134,24 @@ class Video(Struct, frozen=True, eq=False):
     faces: Faces
     """Faces seen in the frame."""
     crop: Annotated[NDArray[np.uint8] | None, Raw("|u1", 3, 512, last=3)] = None
-    """[H, W, 3] BGR crop of the scored face, nil without one."""
+    """[H, W, 3] BGR crop of the scored face, nil without one or where it comes as ``jpeg``."""
     box: Box | None = None
     track_id: Natural | None = None
     """Stable identity of the scored face within the stream."""
     detector_score: Share | None = None
     """Detector's confidence; nil where the detector gives none."""
+    jpeg: Annotated[NDArray[np.uint8] | None, Raw("|u1", 1, 256 * 1024)] = None
+    """[N] the crop as a baseline JPEG of at most 512 px a side, in place of ``crop``."""
+
+    def __post_init__(self) -> None:
+        """Refuse two crops of one face."""
+        if self.crop is not None and self.jpeg is not None:
+            raise ValueError("expected a crop or a jpeg, got both")
+
+    @property
+    def has_face(self) -> bool:
+        """Whether there is a crop, in whichever form."""
+        return self.crop is not None or self.jpeg is not None
 
 
 class Text(Struct, frozen=True):

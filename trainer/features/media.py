@@ -18,6 +18,7 @@ from engine.capture.clip import read_clip, read_sound
 from engine.capture.stamps import NS_PER_S
 from engine.settings import EngineSettings
 from engine.settings import load as load_settings
+from engine.wire.jpeg import opened
 from engine.wire.messages import Audio, Video
 from models.preprocessing import SAMPLE_RATE_HZ, to_float
 from trainer.corpus import CorpusError, Media
@@ -127,8 +128,8 @@ def _decode(path: Path, settings: EngineSettings) -> Recording:
             end_s = max(end_s, message.envelope.t_end_ns / NS_PER_S)
             if isinstance(message, Audio):
                 sound.append(np.asarray(message.samples))
-            elif isinstance(message, Video) and message.crop is not None:
-                crops.append(np.asarray(message.crop))
+            elif isinstance(message, Video) and message.has_face:
+                crops.append(np.asarray(opened(message).crop))
                 times.append(message.envelope.t_end_ns / NS_PER_S)
     except CaptureError as error:
         raise CorpusError(str(error)) from None

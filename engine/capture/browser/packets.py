@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.wire.fields import WireError
+from engine.wire.jpeg import declared_size
+
 HEADER = struct.Struct("<BBHId")
 SOUND, PICTURE = 1, 2
 MAX_PACKET = 256 * 1024
@@ -24,9 +27,6 @@ MAX_PICTURE_PX = 640
 MIN_PICTURE_PX = 32
 MAX_TIME_MS = 1e13
 LOST_BEFORE = 1
-BASELINE = 0xC0
-STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
-OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class PacketError(Exception):
@@ -82,27 +82,10 @@ def read_packet(data: bytes) -> Sound | Picture:
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height that a baseline JPEG declares, without decoding it.
 
-    A few kilobytes can declare gigabytes of pixels, or hundreds of progressive scans, so this
-    is read before any decoder sees the picture.
-
     Raises:
         PacketError: not a JPEG, or none of the plain kind.
     """
-    if data[:2] != b"\xff\xd8":
-        raise PacketError("expected a JPEG picture")
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            break
-        marker = data[at + 1]
-        if marker == 0xFF or marker in STANDALONE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if length < 2 or marker in OTHER_FRAMES or marker in (0xD8, 0xD9, 0xDA):
-            break
-        if marker == BASELINE and length >= 8 and at + 9 <= len(data):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        at += 2 + length
-    raise PacketError("expected a baseline JPEG picture")
+    try:
+        return declared_size(data)
+    except WireError as fault:
+        raise PacketError(str(fault)) from None

@@ -21,15 +21,14 @@ import numpy as np
 
 from engine.capture import CaptureError
 from engine.capture.browser.packets import MAX_PACKET, PacketError, Picture, Sound, read_packet
-from engine.capture.detectors import open_detector
-from engine.capture.faces import FaceReader, Sighting
 from engine.capture.microphone import Block, SampleClock
-from engine.capture.stamps import NS_PER_S, Chunker, Stamper, video_message
+from engine.capture.people import People
+from engine.capture.stamps import NS_PER_S, Chunker, Stamper
 from engine.capture.worker import Outbox
 from engine.settings import STREAM_NAME_PATTERN, EngineSettings, SettingsError, load
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.fields import WireError
-from engine.wire.messages import SAMPLE_RATE_HZ
+from engine.wire.messages import SAMPLE_RATE_HZ, Video
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import IngestSender
 
@@ -152,9 +151,7 @@ class CaptureSession:
         self._sound_rate = RateLimit(SAMPLE_RATE_HZ * SOUND_SLACK, 2 * SAMPLE_RATE_HZ)
         self._picture_rate = RateLimit(MAX_PICTURES_HZ, MAX_PICTURES_HZ)
         self._period_ns = round(NS_PER_S / settings.capture.video_rate_hz)
-        self._reader = FaceReader(
-            open_detector(settings.faces), settings.faces.detect_every, settings.capture.crop_px
-        )
+        self._people = People(self._stamper, settings, self._period_ns)
         self._fit = ClockFit()
         self._settling = SETTLE_PACKETS
         self._picture: tuple[int, bytes] | None = None
@@ -201,13 +198,14 @@ class CaptureSession:
             if self._picture is None:
                 continue
             (t_ns, jpeg), self._picture = self._picture, None
-            sighting = await asyncio.to_thread(_look, self._reader, jpeg, t_ns)
-            if sighting is None:
+            messages = await asyncio.to_thread(_look, self._people, jpeg, t_ns)
+            if messages is None:
                 self.fault("a picture that cannot be decoded")
                 continue
-            self.faces = sighting.faces
+            self.faces = messages[0].faces
             self.counters["pictures"] += 1
-            self._outbox.emit(video_message(self._stamper, sighting, t_ns, self._period_ns))
+            for message in messages:
+                self._outbox.emit(message)
 
     def start(self) -> None:
         """Tell the engine that the capture runs."""
@@ -338,12 +336,12 @@ def open_desk(ingest: str | None, keys_dir: Path | None, config: Path | None) ->
         raise CaptureRefusedError(str(error)) from None
 
 
-def _look(reader: FaceReader, jpeg: bytes, t_ns: int) -> Sighting | None:
-    """Decode a picture and find the face in it; None where it cannot be decoded."""
+def _look(people: People, jpeg: bytes, t_ns: int) -> list[Video] | None:
+    """Decode a picture and look at the faces in it; None where it cannot be decoded."""
     import cv2
 
     try:
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None
-    return None if picture is None else reader.read(np.asarray(picture, np.uint8), t_ns)
+    return None if picture is None else people.look(np.asarray(picture, np.uint8), t_ns)

@@ -12,7 +12,7 @@ from tests.support.devices import mjpeg_camera, receive_until
 
 
 def crops(messages: list[Message]) -> int:
-    return sum(isinstance(m, Video) and m.crop is not None for m in messages)
+    return sum(isinstance(m, Video) and m.has_face for m in messages)
 
 
 def state(messages: list[Message], wanted: str) -> bool:
@@ -38,7 +38,7 @@ def test_a_camera_that_goes_and_comes_back() -> None:
         pictures = [m for m in first if isinstance(m, Video)]
         ends = [m.envelope.t_end_ns for m in pictures]
         assert ends == sorted(ends)
-        assert {m.track_id for m in pictures if m.crop is not None} == {0}
+        assert {m.track_id for m in pictures if m.has_face} == {0}
         gone = receive_until(receiver, lambda got: state(got, "reconnecting"))
         detail = next(m.detail for m in gone if isinstance(m, Status) and m.state == "reconnecting")
         assert "127.0.0.1" not in detail  # an address may hold a password

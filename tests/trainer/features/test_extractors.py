@@ -8,6 +8,7 @@ import torch
 
 from engine.capture.clip import SAMPLE_CLIP, read_clip, read_sound
 from engine.settings import load as load_settings
+from engine.wire.jpeg import opened
 from engine.wire.messages import Audio, Video
 from models import bundle as bundles
 from models.encoders.streaming import SequenceStream
@@ -56,10 +57,10 @@ def test_log_mel_is_the_same_whether_it_was_stored_before_or_not(tmp_path: Path)
 
 
 def test_crops_are_those_of_a_live_stream_and_a_stretch_has_its_own() -> None:
-    live = [m for m in live_messages() if isinstance(m, Video) and m.crop is not None]
+    live = [m for m in live_messages() if isinstance(m, Video) and m.has_face]
     extractor = CropExtractor(MediaReader())
     (found,) = extractor.extract([clip_of(Media(SAMPLE_CLIP))])
-    expected = np.stack([normalise_crop(m.crop, 48, 1) for m in live if m.crop is not None])
+    expected = np.stack([normalise_crop(opened(m).crop, 48, 1) for m in live if m.has_face])
     np.testing.assert_allclose(found.frames, expected, atol=1e-6)
     (part,) = extractor.extract([clip_of(Media(SAMPLE_CLIP, None, 1.0, 2.0))])
     inside = [1e9 < m.envelope.t_end_ns <= 2e9 for m in live]
