@@ -21,12 +21,9 @@ from engine.inference.stream import StreamState, fault_of
 from engine.inference.text.spoken import SpeechSimulator
 from engine.inference.window import Window, cut
 from engine.settings import InferenceSettings
-<<<<<<< HEAD
-from engine.wire.membership import Held
-=======
 from engine.wire.fields import WireError
 from engine.wire.jpeg import opened
->>>>>>> 67e8b49 (wip)
+from engine.wire.membership import Held
 from engine.wire.messages import (
     Audio,
     Clock,
