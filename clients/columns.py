@@ -2,7 +2,9 @@
 
 In CSV one row is one line, whatever its texts hold, so that a cut last line is told from a whole
 one: within a text a backslash is written ``\\\\``, a line break ``\\n`` or ``\\r``, and an empty
-text in a column that may also hold none is written ``\\e``.
+text in a column that may also hold none is written ``\\e``. A text that a spreadsheet takes for
+a formula (its first character is one of ``= + - @``, a tab or a carriage return) begins with a
+backslash.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from engine.wire.rows import Column
 
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 EMPTY = "\\e"
+FORMULA = ("=", "+", "-", "@", "\t")
 _PLAIN = {written: meant for meant, written in ESCAPES.items()}
+_PLAIN |= {f"\\{first}": first for first in FORMULA}
 _ESCAPED = re.compile(r"\\.")
 
 
@@ -25,6 +29,8 @@ def to_cell(column: Column, value: Any) -> str:
     if not isinstance(value, str):
         return repr(value)
     text = "".join(ESCAPES.get(character, character) for character in value)
+    if text.startswith(FORMULA):
+        text = f"\\{text}"
     return EMPTY if column.optional and not text else text
 
 

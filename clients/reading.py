@@ -1,6 +1,7 @@
 """Reading recordings back, also those that a killed recorder left.
 
-A name stands for the file itself, for its unjoined Parquet parts (``NAME.part-*.parquet``), or for
+A name stands for the file itself, for its unjoined Parquet parts (``NAME.part-*.parquet``) and the
+rows after them (``NAME.tail-*.jsonl``), or for
 its rotated files (``NAME-0001.csv`` and so on), whichever is there. A last line that was cut off is
 skipped and said so in ``notes``; any other damage is an error with the file and the line.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from clients.columns import from_cell
-from clients.record import SYNC_S, RecordError, parts_of
+from clients.record import RecordError, parts_of, remains_of, tail_of
 from clients.rotation import files_of
 from engine.wire.rows import BY_NAME, Row, RowError, check_schema, row_from
 
@@ -53,7 +54,7 @@ class RecordingFile:
 
     def _find(self) -> list[Path]:
         path = self.path
-        if path.is_file() or parts_of(path):
+        if path.is_file() or remains_of(path):
             return [path]
         rotated = files_of(path)
         if not rotated:
@@ -94,18 +95,21 @@ class RecordingFile:
             yield row
 
     def _parquet_rows(self, file: Path) -> Iterator[Row]:
-        pieces = [file]
+        pieces, tail = [file], None
         if not file.exists():
-            pieces = parts_of(file)
+            pieces, tail = parts_of(file), tail_of(file)
             self.notes.append(
                 f"{file}: not finished, its recorder was killed or still runs; read from "
-                f"{len(pieces)} parts, what came in the last {SYNC_S:.0f} s may be missing"
+                f"{len(pieces)} parts and what came after the last of them"
             )
         for piece in pieces:
             for number, values in enumerate(_parquet_values(piece), 1):
                 with _place(f"{piece}, row {number}"):
                     row = row_from(values)
                 yield row
+        if tail is not None:
+            with tail.open("rb") as opened:
+                yield from self._lines(tail, opened, 1, _json_row)
 
 
 def _parquet_values(piece: Path) -> Iterator[dict[str, Any]]:

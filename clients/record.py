@@ -2,29 +2,31 @@
 
 JSON lines and CSV are appended and flushed row by row. A Parquet file is readable only once its
 footer is written, so rows are collected for at most ``PART_ROWS`` rows or ``SYNC_S`` seconds
-into part files (``NAME.part-000000.parquet``), each complete before it is renamed into place; a
-tidy end joins them into the one file asked for, and a killed recorder leaves the parts, which
-``clients.reading`` reads as they are.
+into part files (``NAME.part-000000.parquet``), each complete before it is renamed into place. Until
+then they stand in JSON lines (``NAME.tail-000000.jsonl``, numbered as the part to come). A tidy end
+joins the parts into the one file asked for; a killed recorder leaves parts and tail, which
+``clients.reading`` reads as they are. Only the user may read what is written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol, TextIO
 
 from clients.columns import to_cell
 from engine.wire.rows import COLUMNS, NAMES, Column, Row
 
 PART_ROWS = 1_000
 SYNC_S = 10.0
-"""A killed machine (not: a killed recorder) loses at most this; of Parquet either does."""
-GROUP_ROWS = 50_000
+"""A killed machine (not: a killed recorder) loses at most this."""
+GROUP_ROWS = 8_000
 """Rows joined at a time: a row group of the finished Parquet file."""
 
 
@@ -58,6 +60,31 @@ def parts_of(path: Path) -> list[Path]:
     return sorted(found, key=lambda part: (len(part.name), part.name))
 
 
+def tail_of(path: Path) -> Path | None:
+    """Rows of an unfinished Parquet recording that came after its last part."""
+    tail = _tail(path, len(parts_of(path)))
+    return tail if tail.exists() else None
+
+
+def remains_of(path: Path) -> list[Path]:
+    """Everything that an unfinished Parquet recording has left, in order."""
+    tail = tail_of(path)
+    return parts_of(path) + ([] if tail is None else [tail])
+
+
+def _part(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.part-{number:06d}.parquet")
+
+
+def _tail(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.tail-{number:06d}.jsonl")
+
+
+def _private(name: str, flags: int) -> int:
+    """Open a file for its user only."""
+    return os.open(name, flags, 0o600)
+
+
 def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
@@ -77,11 +104,15 @@ def new_recording(path: Path) -> Recording:
     kind = kinds.get(path.suffix)
     if kind is None:
         raise RecordError(f"{path}: expected a name that ends in {', '.join(kinds)}")
-    there = [path] if path.exists() else parts_of(path)
-    if there:
-        raise RecordError(f"{there[0]}: there is a file of this name already")
+    _refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return kind(path)
+
+
+def _refuse_existing(path: Path) -> None:
+    there = [path] if path.exists() else remains_of(path)
+    if there:
+        raise RecordError(f"{there[0]}: there is a file of this name already")
 
 
 @contextlib.contextmanager
@@ -107,7 +138,9 @@ class _Lines:
     """A text file, flushed row by row and synced to the disk now and then."""
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("x", encoding="utf-8", newline="")
+        self._file: TextIO = open(  # noqa: SIM115
+            path, "x", encoding="utf-8", newline="", opener=_private
+        )
         self._synced_s = time.monotonic()
 
     def tick(self) -> None:
@@ -160,15 +193,18 @@ class Parquet:
             raise RecordError('Parquet needs pyarrow: pip install -e ".[parquet]"') from None
         self._arrow, self._parquet = arrow, parquet
         self._path = path
+        self._lock = _lock(path)
         self._rows: list[Row] = []
         self._since_s = time.monotonic()
         self._parts: list[Path] = []
         self._bytes = 0
         self._closed = False
         self._schema = arrow.schema([_field(arrow, column) for column in COLUMNS])
+        self._tail = JsonLines(_tail(path, 0))
 
     def write(self, row: Row) -> None:
         """Collect a row; a full part is written."""
+        self._tail.write(row)
         self._rows.append(row)
         if len(self._rows) >= PART_ROWS:
             self._write_part()
@@ -189,8 +225,11 @@ class Parquet:
         self._write_part()
         self._put(self._joined(), self._path)
         self._closed = True
-        for part in self._parts:
-            part.unlink()
+        self._tail.close()
+        for left in (*self._parts, _tail(self._path, len(self._parts))):
+            left.unlink()
+        Path(self._lock.name).unlink()
+        self._lock.close()
 
     def _joined(self) -> Iterator[Any]:
         """All rows, in tables of some ``GROUP_ROWS``: a long recording is never held whole."""
@@ -207,23 +246,45 @@ class Parquet:
         self._since_s = time.monotonic()
         if not self._rows:
             return
-        part = self._path.with_name(f"{self._path.stem}.part-{len(self._parts):06d}.parquet")
+        part = _part(self._path, len(self._parts))
         table = self._arrow.Table.from_pylist(
             [row.values() for row in self._rows], schema=self._schema
         )
         self._put(iter([table]), part)
+        self._tail.close()
+        _tail(self._path, len(self._parts)).unlink()
         self._parts.append(part)
+        self._tail = JsonLines(_tail(self._path, len(self._parts)))
         self._bytes += part.stat().st_size
         self._rows = []
 
     def _put(self, tables: Iterator[Any], path: Path) -> None:
         partial = path.with_suffix(".unfinished")
-        with self._parquet.ParquetWriter(partial, self._schema) as writer:
-            for table in tables:
-                writer.write_table(table.combine_chunks())
-        with partial.open("rb") as file:
+        with open(partial, "wb", opener=_private) as file:
+            with self._parquet.ParquetWriter(file, self._schema) as writer:
+                for table in tables:
+                    writer.write_table(table.combine_chunks())
+            file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+
+
+def _lock(path: Path) -> BinaryIO:
+    """Claim a name for as long as this process lives.
+
+    Raises:
+        RecordError: another recorder has it, or has just finished a file of this name.
+    """
+    lock = open(path.with_name(f"{path.name}.lock"), "ab", opener=_private)  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _refuse_existing(path)
+    except (BlockingIOError, RecordError) as error:
+        lock.close()
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{path}: another recorder is writing it") from None
+    return lock
 
 
 def _field(arrow: Any, column: Column) -> Any:

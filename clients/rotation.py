@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clients.record import RecordError, Recording, new_recording, parts_of
+from clients.record import RecordError, Recording, new_recording, remains_of
 from engine.wire.rows import Row
 
 MB = 1_000_000
@@ -48,7 +48,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _readable(path: Path) -> bool:
-    return path.exists() or bool(parts_of(path))
+    return path.exists() or bool(remains_of(path))
 
 
 class Rotating:

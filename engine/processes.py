@@ -1,13 +1,15 @@
 """One worker as a child process: started by the supervisor, run by ``python -m engine.processes``.
 
 The parent writes the settings to the child's standard input and keeps that pipe open: its end
-is the lifeline, so a child outlives neither a tidy nor a killed parent. The child tells a user's
-mistake as one line on its standard output and ends with code 2.
+is the lifeline, so a child outlives neither a tidy nor a killed parent; on Linux the kernel also
+kills it, or a frozen one would stay. A second pipe takes the child's pulse. The child tells a
+user's mistake as one line on its standard output and ends with code 2.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -15,17 +17,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
+from engine.pulse import Pulse, PulseReader
 from engine.settings import EngineSettings, Section, StreamSettings
+from engine.wire.notices import Limiter, redact
+from models.errors import UserError
 
 USER_MISTAKE = 2
 """Exit code of a worker (and of the command line) for a mistake that a restart cannot mend."""
 LIFELINE_GRACE_S = 1.0
-EXTRA_HINT = 'pip install -e ".['
-"""What a message on a missing extra says: it is for the user."""
+KILL_WAIT_S = 2.0
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""numpy's products here are small, and its idle threads spin: with them one stream takes six times
+the processor. What the user has set counts."""
+PR_SET_PDEATHSIG = 1
 
 Device = Literal["microphone", "camera", "source"]
 Sink = Callable[[str], None]
@@ -51,6 +59,8 @@ class WorkerSpec(Section):
     stream: StreamSettings | None = None
     device: Device | None = None
     part: Part | None = None
+    again: bool = False
+    """It has run before: a device that is not there now may come back."""
 
     @property
     def name(self) -> str:
@@ -88,10 +98,16 @@ class Exit:
 class WorkerProcess:
     """A running child; ``log`` gets what it writes to standard error, line by line."""
 
-    def __init__(self, spec: WorkerSpec, log: Sink) -> None:
+    PROGRAM = (sys.executable, "-m", "engine.processes")
+
+    def __init__(self, spec: WorkerSpec, log: Sink, program: Sequence[str] = PROGRAM) -> None:
         self.spec = spec
+        pulse, beaten = os.pipe()
+        self._pulse = PulseReader(pulse)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.processes"],
+            [*program, str(beaten)],
+            pass_fds=(beaten,),
+            env=ONE_BLAS_THREAD | os.environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -100,6 +116,7 @@ class WorkerProcess:
             # Ctrl-C reaches the whole foreground group: the parent alone decides what it means.
             start_new_session=True,
         )
+        os.close(beaten)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a child dead already tells by its exit code
             self._process.stdin.write(spec.model_dump_json() + "\n")
@@ -111,6 +128,15 @@ class WorkerProcess:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def beats(self) -> bytes:
+        """Return what the worker has beaten since the last call (``engine.pulse``)."""
+        return self._pulse.read()
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if the process still runs."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
 
     def ended(self) -> Exit | None:
         """Return how the process ended, or None while it runs."""
@@ -132,11 +158,13 @@ class WorkerProcess:
         """End the process at once."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits in the kernel
+            self._process.wait(KILL_WAIT_S)
         self._close()
 
     def _close(self) -> None:
         self._close_lifeline()
+        self._pulse.close()
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._reader.join(1.0)
@@ -150,36 +178,27 @@ class WorkerProcess:
 
     def _read_log(self, log: Sink) -> None:
         assert self._process.stderr is not None
+        limiter = Limiter()
         for line in self._process.stderr:
-            log(line.rstrip("\n"))
+            # Native libraries print past the worker's own log, addresses and all.
+            if (text := limiter.line(redact(line.rstrip("\n")))) is not None:
+                log(text)
 
 
-def is_user_mistake(error: BaseException) -> bool:
-    """Say whether an error is for the user.
-
-    That is: an exception type of our own modules, a missing extra, or an address in use.
-    """
-    if type(error).__module__.startswith(("engine.", "models.")):
-        return True
-    if isinstance(error, ImportError):
-        return EXTRA_HINT in str(error)
-    return type(error).__module__.startswith("zmq.") and "ddress" in str(error)
-
-
-def run_worker(spec: WorkerSpec, stop: threading.Event) -> None:
+def run_worker(spec: WorkerSpec, stop: threading.Event, pulse: Pulse) -> None:
     """Run the worker's body until ``stop``."""
     if spec.part is not None:
         from engine.cluster.parts import run_part
 
-        run_part(spec.part, spec.settings, stop.is_set, lambda: None)
+        run_part(spec.part, spec.settings, stop.is_set, pulse.beat)
     elif spec.stream is None or spec.device is None:
         from engine.inference.worker import run_inference
 
-        run_inference(spec.settings, stop)
+        run_inference(spec.settings, stop, pulse)
     else:
         from engine.capture.worker import run_capture
 
-        run_capture(spec.stream, spec.device, spec.settings, stop)
+        run_capture(spec.stream, spec.device, spec.settings, stop, pulse, spec.again)
 
 
 def _watch_lifeline(stop: threading.Event) -> None:
@@ -189,6 +208,12 @@ def _watch_lifeline(stop: threading.Event) -> None:
     stop.set()
     time.sleep(LIFELINE_GRACE_S)
     os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process with its parent: a frozen one watches no lifeline."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _read_line() -> str:
@@ -212,7 +237,9 @@ def main() -> int:
     """Body of the child process; the exit code is 0, or 2 for a user's mistake."""
     from engine import logs
 
+    _die_with_parent()
     report = _report_channel()
+    pulse = Pulse(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     spec = WorkerSpec.model_validate_json(_read_line())
     logs.configure(spec.settings.log_level, spec.name)
     stop = threading.Event()
@@ -220,13 +247,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_watch_lifeline, args=(stop,), daemon=True).start()
     try:
-        run_worker(spec, stop)
-    except Exception as error:
-        if not is_user_mistake(error):
-            raise
+        run_worker(spec, stop, pulse)
+    except UserError as error:
         if spec.settings.log_level == "debug":
             logging.getLogger(__name__).exception("%s", spec.name)
-        report.write(" ".join(str(error).split()))
+        report.write(redact(" ".join(str(error).split())))
         report.close()
         return USER_MISTAKE
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from engine.processes import WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import POLL_S, Supervisor
 from engine.terminal.display import Display
-from engine.wire.messages import Status
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import ScoreReceiver
 
@@ -35,12 +35,15 @@ def run_session(settings: EngineSettings, specs: Sequence[WorkerSpec], display: 
         try:
             with display:
                 end_s: float | None = None
-                while not stopped and (end_s is None or time.monotonic() < end_s):
+                while end_s is None or time.monotonic() < end_s:
+                    if signal.SIGTSTP in stopped:
+                        stopped.clear()
+                        _stop_until_continued(supervisor)
+                    if stopped:
+                        break
                     supervisor.poll()
                     message = receiver.receive(int(POLL_S * 1000))
                     while message is not None:
-                        if isinstance(message, Status):
-                            supervisor.heard(message)
                         display.show(message)
                         message = receiver.receive(0)
                     display.refresh(supervisor.workers)
@@ -50,13 +53,20 @@ def run_session(settings: EngineSettings, specs: Sequence[WorkerSpec], display: 
             supervisor.stop()
 
 
+def _stop_until_continued(supervisor: Supervisor) -> None:
+    """Stop all of it: the terminal reaches this process only, the workers have their own groups."""
+    supervisor.signal(signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    supervisor.signal(signal.SIGCONT)
+
+
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them."""
+    """Collect SIGINT, SIGTERM and Ctrl-Z instead of obeying them at once."""
     caught: list[int] = []
     before = {
         number: signal.signal(number, lambda received, _: caught.append(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTSTP)
     }
     try:
         yield caught

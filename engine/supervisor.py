@@ -1,8 +1,8 @@
 """Starts, watches and restarts the workers.
 
-The policy is pure and takes its clock as an argument; the shell owns processes. Status messages
-of capture workers travel through the inference worker, so their silence counts only while that
-one is heard.
+The policy is pure and takes its clock as an argument; the shell owns processes. A worker's life is
+judged by its pulse (``engine.pulse``), which comes from its own loop through a pipe: what the
+network delays or repeats says nothing about a process.
 """
 
 from __future__ import annotations
@@ -13,41 +13,59 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.processes import USER_MISTAKE, Exit, Sink, WorkerProcess, WorkerSpec
-from engine.wire.messages import Status
+from engine.pulse import RUNNING
+from models.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY_S, LAST_DELAY_S = 0.2, 10.0
 HEALTHY_S = 60.0
 SILENCE_S = 3.0
-START_S = 30.0
-"""A worker that has not said a word yet is given this long: a cold disk, a first download."""
+START_SILENCE_S = 20.0
+"""A worker that starts may hold Python's lock for this long: a large library from a cold disk."""
+START_S = 1800.0
+"""A start that is alive may take this long: plans for many shapes are built."""
 STOP_GRACE_S = 1.2
 POLL_S = 0.05
+LOOK_S = 0.25
+"""A longer pause between two looks is the supervisor's own sleep, and no worker's silence."""
 
 
-class SupervisorError(Exception):
+class SupervisorError(UserError):
     """A worker met a user's mistake; the message is the worker's own line."""
 
 
 class RestartPolicy:
     """When a worker that ended may start again, and when a silent one counts as hung.
 
-    All times are seconds of one clock.
+    All times are seconds of one clock, that of ``Attention`` for what is hung.
     """
 
     def __init__(self) -> None:
         self._delay_s = FIRST_DELAY_S
         self._started_s = 0.0
-        self._heard_s: float | None = None
+        self._beat_s = 0.0
+        self._running = False
+
+    @property
+    def running(self) -> bool:
+        """Whether the worker's loop has come round since its start."""
+        return self._running
+
+    @property
+    def silence_s(self) -> float:
+        """Silence that is allowed now."""
+        return SILENCE_S if self._running else START_SILENCE_S
 
     def started(self, now_s: float) -> None:
         """Note that the worker was started."""
-        self._started_s, self._heard_s = now_s, None
+        self._started_s = self._beat_s = now_s
+        self._running = False
 
-    def heard(self, now_s: float) -> None:
-        """Note a status of the worker."""
-        self._heard_s = now_s
+    def beat(self, now_s: float, running: bool) -> None:
+        """Note the worker's pulse; ``running``: it came from its loop, not from its start."""
+        self._beat_s = now_s
+        self._running = self._running or running
 
     def failed(self, now_s: float) -> float:
         """Note that the worker failed; return when to start it again."""
@@ -57,38 +75,29 @@ class RestartPolicy:
         self._delay_s = min(LAST_DELAY_S, self._delay_s * 2)
         return restart_s
 
-    def hung(self, now_s: float, heard_through_since_s: float | None) -> bool:
-        """Say whether the worker is silent for too long.
-
-        Args:
-            now_s: the time.
-            heard_through_since_s: since when the way of its status is open; None if it is not.
-        """
-        if heard_through_since_s is None:
-            return False
-        if self._heard_s is None:
-            return now_s - max(self._started_s, heard_through_since_s) > START_S
-        return now_s - max(self._heard_s, heard_through_since_s) > SILENCE_S
+    def hung(self, now_s: float) -> bool:
+        """Say whether the worker is silent for too long, or starts for too long."""
+        if now_s - self._beat_s > self.silence_s:
+            return True
+        return not self._running and now_s - self._started_s > START_S
 
 
-class Link:
-    """Since when the inference worker, which passes on all status, is heard without a break."""
+class Attention:
+    """A clock that stands while the supervisor itself sleeps.
 
-    def __init__(self) -> None:
-        self._since_s: float | None = None
-        self._last_s = 0.0
+    A stopped terminal (Ctrl-Z), a suspended computer or a starved process silences both sides:
+    nobody may be killed for what the supervisor did not listen to.
+    """
 
-    def heard(self, now_s: float) -> None:
-        """Note a status of the inference worker."""
-        if self.since(now_s) is None:
-            self._since_s = now_s
-        self._last_s = now_s
+    def __init__(self, now_s: float) -> None:
+        self._looked_s = now_s
+        self._attended_s = 0.0
 
-    def since(self, now_s: float) -> float | None:
-        """Return when the unbroken time began, or None if the link is down."""
-        if self._since_s is None or now_s - self._last_s > SILENCE_S:
-            return None
-        return self._since_s
+    def look(self, now_s: float) -> float:
+        """Return the time that was attended up to this look."""
+        self._attended_s += min(max(now_s - self._looked_s, 0.0), LOOK_S)
+        self._looked_s = now_s
+        return self._attended_s
 
 
 @dataclass
@@ -98,6 +107,7 @@ class _Watched:
     process: WorkerProcess | None = None
     start_at_s: float = 0.0
     ended: bool = False
+    failure: str = ""
     restarts: int = 0
 
 
@@ -110,7 +120,11 @@ class WorkerView:
     """None between its end and its restart."""
     restarts: int
     ended: bool
-    """It ended by itself, as a clip that is played once does."""
+    """It is over for good: a clip that is played once, or a failure."""
+    failure: str = ""
+    """The mistake that ended it: one line, empty for none."""
+    running: bool = False
+    """Its loop has come round: the start is over."""
 
 
 class Supervisor:
@@ -121,56 +135,67 @@ class Supervisor:
         specs: Sequence[WorkerSpec],
         log: Sink,
         now: Callable[[], float] = time.monotonic,
+        launch: Callable[[WorkerSpec, Sink], WorkerProcess] = WorkerProcess,
     ) -> None:
+        self._launch = launch
         self._workers = [_Watched(spec, RestartPolicy()) for spec in specs]
         self._log = log
         self._now = now
-        self._link = Link()
+        self._attention = Attention(now())
 
     @property
     def workers(self) -> list[WorkerView]:
         """The workers in the order they were given."""
         return [
-            WorkerView(w.spec.name, w.process.pid if w.process else None, w.restarts, w.ended)
+            WorkerView(
+                w.spec.name,
+                w.process.pid if w.process else None,
+                w.restarts,
+                w.ended,
+                w.failure,
+                w.process is not None and w.policy.running,
+            )
             for w in self._workers
         ]
 
     @property
     def captures_ended(self) -> bool:
-        """Whether every capture worker came to its clip's end."""
-        captures = [worker for worker in self._workers if worker.spec.stream is not None]
+        """Whether every capture worker came to its clip's end, or failed."""
+        captures = self._captures()
         return bool(captures) and all(worker.ended for worker in captures)
-
-    def heard(self, status: Status) -> None:
-        """Take note of a status message."""
-        now_s = self._now()
-        if status.worker == "inference":
-            self._link.heard(now_s)
-        for worker in self._workers:
-            if worker.spec.name == status.envelope.stream:
-                worker.policy.heard(now_s)
 
     def poll(self) -> None:
         """Start what is due, notice what ended or hangs.
 
+        A capture worker's mistake ends that worker only, and the run once none is left.
+
         Raises:
-            SupervisorError: a worker met a user's mistake, which no restart can mend.
+            SupervisorError: a user's mistake stopped the inference worker or every capture.
         """
-        now_s = self._now()
+        now_s = self._attention.look(self._now())
         for worker in self._workers:
             if worker.ended:
                 continue
             if worker.process is None:
                 if now_s >= worker.start_at_s:
-                    worker.process = WorkerProcess(worker.spec, self._log)
+                    worker.process = self._launch(worker.spec, self._log)
                     worker.policy.started(now_s)
                 continue
+            if beats := worker.process.beats():
+                worker.policy.beat(now_s, RUNNING in beats)
             end = worker.process.ended()
             if end is not None:
                 self._take_end(worker, end, now_s)
-            elif worker.policy.hung(now_s, self._way_open_since(worker, now_s)):
+            elif worker.policy.hung(now_s):
+                why = f"no pulse for {worker.policy.silence_s:.0f} s"
                 worker.process.kill()
-                self._restart(worker, f"no status for {SILENCE_S:.0f} s", now_s)
+                self._restart(worker, why, now_s)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every worker, such as SIGSTOP and SIGCONT around a stop of our own."""
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.signal(number)
 
     def stop(self) -> None:
         """End every worker: ask, wait a moment, then kill."""
@@ -183,22 +208,29 @@ class Supervisor:
         for process in processes:
             process.kill()
 
-    def _way_open_since(self, worker: _Watched, now_s: float) -> float | None:
-        if worker.spec.stream is None:
-            return 0.0  # the inference worker speaks for itself
-        return self._link.since(now_s)
+    def _captures(self) -> list[_Watched]:
+        return [worker for worker in self._workers if worker.spec.stream is not None]
 
     def _take_end(self, worker: _Watched, end: Exit, now_s: float) -> None:
         if end.code == USER_MISTAKE and end.message:
-            raise SupervisorError(end.message)
-        if end.code == 0 and worker.spec.ends:
+            if worker.spec.stream is None:
+                raise SupervisorError(end.message)
+            self._give_up(worker, end.message)
+        elif end.code == 0 and worker.spec.ends:
             worker.process, worker.ended = None, True
-            return
-        self._restart(worker, f"ended with code {end.code}", now_s)
+        else:
+            self._restart(worker, f"ended with code {end.code}", now_s)
+
+    def _give_up(self, worker: _Watched, why: str) -> None:
+        worker.process, worker.ended, worker.failure = None, True, why
+        logger.error("%s ended: %s", worker.spec.name, why)
+        if all(capture.failure for capture in self._captures()):
+            raise SupervisorError(why)
 
     def _restart(self, worker: _Watched, why: str, now_s: float) -> None:
         worker.process = None
         worker.restarts += 1
+        worker.spec = worker.spec.model_copy(update={"again": True})
         worker.start_at_s = worker.policy.failed(now_s)
         logger.warning(
             "%s %s; starting it again in %.1f s", worker.spec.name, why, worker.start_at_s - now_s

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from clients.dashboard.board import Board
 from clients.subscriber import AsyncSubscriber
 from engine.wire.clock import now_ns
+
+log = logging.getLogger(__name__)
 
 QUEUE = 512
 MAX_VIEWERS = 64
@@ -66,11 +69,30 @@ class Bridge:
         self.board = Board(endpoint, time.time_ns() - started_ns, started_ns)
         self._endpoint, self._keys_dir, self._queue = endpoint, keys_dir, queue
         self._mailboxes: set[Mailbox] = set()
+        self._places = 0
+        self.faults = 0
+        """Exceptions of ours so far: each was logged and survived."""
 
     @property
     def viewers(self) -> int:
         """Browsers that are looking."""
         return len(self._mailboxes)
+
+    def count_fault(self) -> None:
+        """Count an exception of ours."""
+        self.faults += 1
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[bool]:
+        """Take one of ``MAX_VIEWERS`` places before anything is awaited; False: none is free."""
+        if self._places >= MAX_VIEWERS:
+            yield False
+            return
+        self._places += 1
+        try:
+            yield True
+        finally:
+            self._places -= 1
 
     async def run(self) -> None:
         """Subscribe and hand on until cancelled.
@@ -86,7 +108,12 @@ class Bridge:
                     taken += 1
                     if taken % BREATH == 0:
                         await asyncio.sleep(0)
-                    score = self.board.take(event, now_ns())
+                    try:
+                        score = self.board.take(event, now_ns())
+                    except Exception:
+                        self.count_fault()
+                        log.exception("an event could not be shown")
+                        continue
                     if score is not None:
                         for mailbox in self._mailboxes:
                             mailbox.put(score)
@@ -110,9 +137,15 @@ class Bridge:
 
     async def _tell_state(self) -> None:
         while True:
-            now = now_ns()
-            self.board.prune(now)
-            state = self.board.view(now).to_json()
-            for mailbox in self._mailboxes:
-                mailbox.replace_state(state)
+            try:
+                self._replace_state(now_ns())
+            except Exception:
+                self.count_fault()
+                log.exception("the state could not be shown")
             await asyncio.sleep(STATE_PERIOD_S)
+
+    def _replace_state(self, now: int) -> None:
+        self.board.prune(now)
+        state = self.board.view(now).to_json()
+        for mailbox in self._mailboxes:
+            mailbox.replace_state(state)

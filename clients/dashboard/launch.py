@@ -28,16 +28,18 @@ def launch(
 ) -> str | None:
     """Run until interrupted; returns one line where it could not be run.
 
-    Away from loopback a token is asked for, and a browser may capture, mark and pause only where
-    that was said.
+    Away from loopback, and under any other name (a reverse proxy stands before it then, and brings
+    everybody), a token is asked for, and a browser may capture, mark and pause only where that was
+    said.
     """
-    local = is_loopback(host)
+    names = frozenset(name.lower() for name in names)
+    local = is_loopback(host) and not names
     options = Options(
         scores,
         host,
         port,
         None if local else new_token(),
-        frozenset(name.lower() for name in names),
+        names,
         keys_dir,
         control if (local if commands is None else commands) else None,
     )

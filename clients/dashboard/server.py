@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,10 +27,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from clients.dashboard import DashboardError
 from clients.dashboard.access import COOKIE, Access, Visit
-from clients.dashboard.bridge import MAX_VIEWERS, Bridge
+from clients.dashboard.bridge import Bridge
 from clients.dashboard.commands import Commands
+from clients.dashboard.limits import BACKLOG, Limits
 from engine.wire.clock import now_ns
 from engine.wire.fields import WireError
+from engine.wire.notices import LimitedLog
+
+log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 BATCH_S = 0.05
@@ -41,7 +47,7 @@ TELL_PERIOD_S = 1.0
 SHUTDOWN_S = 2
 MAX_TEXT = 4096
 """Bytes that a browser may send where it may not capture."""
-POLICY, TRY_LATER = 1008, 1013
+POLICY, OUR_FAULT, TRY_LATER = 1008, 1011, 1013
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -177,12 +183,64 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
+class LeftError(Exception):
+    """The browser has left."""
+
+
+class Browser:
+    """A websocket whose other end may be gone at any time, which is ``LeftError`` and no fault.
+
+    Starlette says so in three ways, one of them RuntimeError; every other RuntimeError is ours.
+    """
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    async def accept(self) -> None:
+        """Answer the handshake."""
+        with _leaving():
+            await self._websocket.accept()
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a message; a browser that takes nothing for ``SEND_TIMEOUT_S`` has left.
+
+        Only the sending of what was said before is waited for.
+        """
+        kind = "text" if isinstance(data, str) else "bytes"
+        with _leaving():
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._websocket.send({"type": "websocket.send", kind: data})
+
+    async def receive(self) -> str | bytes:
+        """Wait for a message."""
+        with _leaving():
+            message: MutableMapping[str, Any] = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise LeftError
+        text: str | None = message.get("text")
+        return text if text is not None else message.get("bytes") or b""
+
+    async def close(self, code: int) -> None:
+        """Close, unless it is closed."""
+        with contextlib.suppress(LeftError), _leaving():
+            await self._websocket.close(code)
+
+
+@contextlib.contextmanager
+def _leaving() -> Iterator[None]:
+    try:
+        yield
+    except (WebSocketDisconnect, RuntimeError, TimeoutError, OSError):
+        raise LeftError from None
+
+
 def make_app(
     bridge: Bridge,
     access: Access,
     desk: CaptureDesk | None,
     failed: Callable[[BaseException], None],
     commands: Commands | None = None,
+    limits: Limits | None = None,
 ) -> Starlette:
     """Build the application; ``failed`` hears of an end of the bridge.
 
@@ -193,11 +251,15 @@ def make_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         task = asyncio.create_task(bridge.run())
         task.add_done_callback(lambda t: None if t.cancelled() else _pass_on(t, failed))
+        tasks = [task]
+        if limits is not None:
+            tasks.append(asyncio.create_task(limits.run(time.monotonic)))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for running in tasks:
+                running.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def page(request: Request) -> FileResponse:
         name = "about.html" if request.url.path == "/about" else "index.html"
@@ -218,10 +280,10 @@ def make_app(
         return await commands.answer(request)
 
     async def scores(websocket: WebSocket) -> None:
-        await serve_scores(websocket, bridge)
+        await _survive(Browser(websocket), bridge, lambda b: serve_scores(b, bridge))
 
     async def capture(websocket: WebSocket) -> None:
-        await serve_capture(websocket, bridge, desk)
+        await _survive(Browser(websocket), bridge, lambda b: serve_capture(b, bridge, desk))
 
     return Starlette(
         routes=[
@@ -238,89 +300,101 @@ def make_app(
     )
 
 
-async def serve_scores(websocket: WebSocket, bridge: Bridge) -> None:
+async def _survive(
+    browser: Browser, bridge: Bridge, serve_one: Callable[[Browser], Awaitable[None]]
+) -> None:
+    """Serve a browser; an exception of ours ends its connection, is logged and counted."""
+    try:
+        await serve_one(browser)
+    except LeftError:
+        pass
+    except Exception:
+        bridge.count_fault()
+        log.exception("a browser's connection ended with a fault of the dashboard")
+        await browser.close(OUR_FAULT)
+
+
+async def serve_scores(browser: Browser, bridge: Bridge) -> None:
     """Send a browser the history, then whatever comes, at its own pace."""
-    await websocket.accept()
-    if bridge.viewers >= MAX_VIEWERS:
-        await websocket.close(TRY_LATER)
-        return
+    with bridge.place() as there_is_one:
+        await browser.accept()
+        if not there_is_one:
+            await browser.close(TRY_LATER)
+            return
 
-    async def sending() -> None:
-        with bridge.viewer() as (frames, mailbox):
-            for frame in frames:
-                await asyncio.wait_for(websocket.send_bytes(frame), SEND_TIMEOUT_S)
-            del frames
-            while True:
-                news = await mailbox.take()
-                await asyncio.wait_for(websocket.send_text(news), SEND_TIMEOUT_S)
-                await asyncio.sleep(BATCH_S)
+        async def sending() -> None:
+            with bridge.viewer() as (frames, mailbox):
+                for frame in frames:
+                    await browser.send(frame)
+                del frames
+                while True:
+                    await browser.send(await mailbox.take())
+                    await asyncio.sleep(BATCH_S)
 
-    await _first_of(sending(), _until_gone(websocket))
+        await _first_of(sending(), _until_gone(browser))
 
 
-async def serve_capture(websocket: WebSocket, bridge: Bridge, desk: CaptureDesk | None) -> None:
+async def serve_capture(browser: Browser, bridge: Bridge, desk: CaptureDesk | None) -> None:
     """Take a browser's sound and pictures until it leaves or is refused."""
-    await websocket.accept()
+    await browser.accept()
     session: CaptureSession | None = None
     try:
         if desk is None:
             raise WireError("capture from browsers is switched off on this dashboard")
-        async with asyncio.timeout(HELLO_TIMEOUT_S):
-            greeting = json.loads(await websocket.receive_text())
-        session = desk.open(greeting, lambda: bridge.board.running(now_ns()))
+        session = desk.open(await _greeting(browser), lambda: bridge.board.running(now_ns()))
         session.start()
-        await websocket.send_json({"kind": "accepted", "stream": session.stream})
-        await _first_of(
-            _take_packets(websocket, session), session.watch(), _tell(websocket, session)
-        )
+        await browser.send(json.dumps({"kind": "accepted", "stream": session.stream}))
+        await _first_of(_take_packets(browser, session), session.watch(), _tell(browser, session))
     except WireError as refusal:
-        await _refuse(websocket, str(refusal))
-    except TimeoutError:
-        await _refuse(websocket, f"expected a greeting within {HELLO_TIMEOUT_S:g} s")
-    except (ValueError, KeyError, RecursionError):
-        await _refuse(websocket, "expected a greeting in JSON")
-    except (WebSocketDisconnect, RuntimeError):
-        pass  # the browser left; Starlette says RuntimeError where that comes in between
+        await browser.send(json.dumps({"kind": "refused", "reason": str(refusal)}))
+        await browser.close(POLICY)
     finally:
         if session is not None:
             session.close()
 
 
-async def _take_packets(websocket: WebSocket, session: CaptureSession) -> None:
+async def _greeting(browser: Browser) -> object:
+    """Read what a browser asks for, in JSON.
+
+    Raises:
+        WireError: nothing came in time, or no JSON.
+    """
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            said = await browser.receive()
+        return json.loads(said)
+    except TimeoutError:
+        raise WireError(f"expected a greeting within {HELLO_TIMEOUT_S:g} s") from None
+    except (ValueError, RecursionError):
+        raise WireError("expected a greeting in JSON") from None
+
+
+async def _take_packets(browser: Browser, session: CaptureSession) -> None:
     while True:
-        message: MutableMapping[str, Any] = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        data = message.get("bytes")
-        if data is None:
+        data = await browser.receive()
+        if isinstance(data, str):
             session.fault("text where a binary packet was expected")
         else:
             session.take(data, now_ns())
 
 
-async def _tell(websocket: WebSocket, session: CaptureSession) -> None:
+async def _tell(browser: Browser, session: CaptureSession) -> None:
     while True:
         await asyncio.sleep(TELL_PERIOD_S)
-        await websocket.send_json({"kind": "report", **session.tell()})
+        await browser.send(json.dumps({"kind": "report", **session.tell()}))
 
 
-async def _refuse(websocket: WebSocket, reason: str) -> None:
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        await websocket.send_json({"kind": "refused", "reason": reason})
-        await websocket.close(POLICY)
-
-
-async def _until_gone(websocket: WebSocket) -> None:
+async def _until_gone(browser: Browser) -> None:
     """Read and drop what a browser says, until it leaves."""
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass
+    while True:
+        await browser.receive()
 
 
 async def _first_of(*jobs: Any) -> None:
-    """Run jobs until the first ends, and end the others; a browser's leaving is no error.
+    """Run jobs until the first ends, and end the others.
 
     Raises:
-        WireError: what a job raised.
+        LeftError, WireError, or a fault of ours: what the first job raised.
     """
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
@@ -329,10 +403,10 @@ async def _first_of(*jobs: Any) -> None:
         for task in tasks:
             task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
-    for end in ends:
-        leaving = (WebSocketDisconnect, RuntimeError, TimeoutError, asyncio.CancelledError)
-        if isinstance(end, BaseException) and not isinstance(end, leaving):
-            raise end
+    raised = [end for end in ends if isinstance(end, Exception)]
+    # A fault of ours is told even where the browser left at the same time.
+    for end in sorted(raised, key=lambda error: isinstance(error, LeftError)):
+        raise end
 
 
 def _pass_on(task: asyncio.Task[None], failed: Callable[[BaseException], None]) -> None:
@@ -366,6 +440,15 @@ def address_of(listening: socket.socket, options: Options) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}/{query}"
 
 
+def _limit_logs() -> None:
+    """Warnings, uvicorn's and asyncio's among them: a few of each kind."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(LimitedLog())
+    logging.basicConfig(
+        level="WARNING", format="dashboard: %(levelname)s: %(message)s", handlers=[handler]
+    )
+
+
 def serve(options: Options, desk: CaptureDesk | None) -> None:
     """Serve until interrupted; the address is printed on standard error.
 
@@ -380,12 +463,18 @@ def serve(options: Options, desk: CaptureDesk | None) -> None:
         failures.append(error)
         server.should_exit = True
 
+    limits = Limits()
     commands = None if options.control is None else Commands(options.control, options.keys_dir)
     access = Access(options.host, options.token, options.names)
-    app = make_app(bridge, access, desk, failed, commands)
+    app = make_app(bridge, access, desk, failed, commands, limits)
+    http, websocket = limits.protocols()
+    _limit_logs()
     config = uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        http=http,
+        ws=websocket,
+        backlog=BACKLOG,
+        log_config=None,
         ws_max_size=MAX_TEXT if desk is None else desk.max_packet,
         ws_per_message_deflate=False,
         log_level="warning",

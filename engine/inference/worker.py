@@ -18,6 +18,7 @@ from engine.inference.service import CommandError, Desk
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
 from engine.inference.warm_up import rehearse
+from engine.pulse import Pulse
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.control import parse
@@ -43,8 +44,10 @@ class Stop(Protocol):
         ...
 
 
-def run_inference(settings: EngineSettings, stop: Stop) -> None:
+def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = None) -> None:
     """Run the inference worker in this process until ``stop`` is set.
+
+    ``pulse`` beats with the loop, and with a thread of its own until the worker is ready.
 
     It publishes ``starting`` before the bundle is loaded and ``ready`` once every graph has
     run, so that the first window does not pay for the start.
@@ -55,6 +58,7 @@ def run_inference(settings: EngineSettings, stop: Stop) -> None:
         WireError: an endpoint is in use, or there are no keys.
     """
     part = settings.cluster
+    pulse = pulse or Pulse()
     with _security(settings) as (security, gate), contextlib.ExitStack() as sockets:
         ingest = sockets.enter_context(IngestReceiver(settings.ingest, security))
         relayed = part.directory is not None
@@ -63,7 +67,8 @@ def run_inference(settings: EngineSettings, stop: Stop) -> None:
         )
         control = sockets.enter_context(ControlServer(settings.control, security))
         clock = this_clock()
-        desk = _open_desk(settings, scores, clock)
+        with pulse.starting():
+            desk = _open_desk(settings, scores, clock)
         membership = None
         if part.directory is not None:
             keys = None if security is None else security.as_client()
@@ -73,7 +78,7 @@ def run_inference(settings: EngineSettings, stop: Stop) -> None:
         desk.set_state("ready")
         log.info("ready on %s", ingest.endpoint)
         try:
-            _loop(desk, ingest, scores, control, clock, stop, membership)
+            _loop(desk, ingest, scores, control, clock, stop, pulse, membership)
         finally:
             desk.set_state("stopping")
 
@@ -118,6 +123,7 @@ def _loop(
     control: ControlServer,
     clock: Clock,
     stop: Stop,
+    pulse: Pulse,
     membership: Membership | None,
 ) -> None:
     poller = zmq.Poller()
@@ -128,11 +134,11 @@ def _loop(
     answer = _answerer(desk, clock)
     rejected = 0
     while not stop.is_set():
+        pulse.beat()
         # Rounded up: a poll that ends just before the deadline would spin until it is reached.
         wait_ms = (desk.wake_ns() - now_ns() + 999_999) // 1_000_000
         readable = dict(poller.poll(min(max(wait_ms, 0), MAX_WAIT_MS)))
-        if scores.raw in readable:
-            scores.greet()
+        scores.greet()
         # Read until empty before scoring: what has arrived belongs into the window.
         messages = ingest.receive_all() if ingest.raw in readable else []
         arrived_ns = now_ns()
@@ -209,8 +215,8 @@ def _security(settings: EngineSettings) -> Iterator[tuple[ServerSecurity | None,
     security = ServerSecurity.read(settings.security.keys_dir)
     gate = Gate(security.public.decode())
     clustered = settings.cluster.directory is not None
-    authenticator = start_gate(gate) if clustered else security.start()
+    allowed = start_gate(gate) if clustered else security.start()
     try:
         yield security, gate
     finally:
-        authenticator.stop()
+        allowed.stop()

@@ -1,8 +1,8 @@
 """CURVE encryption with an allow-list.
 
 CURVE alone encrypts but admits anyone who knows the server's public key, so the server asks the
-ZAP authenticator, which knows the public keys of ``clients/``. A refused client just hears
-nothing: its socket monitor tells, and that becomes an error.
+ZAP authenticator, which knows the public keys of ``clients/`` and reads them again when they
+change. A refused client just hears nothing: its socket monitor tells, and that becomes an error.
 
 Files in the keys directory: ``server.key`` and ``server.key_secret`` (the server's), and
 ``clients/NAME.key`` (who may come in); a client keeps ``client.key_secret`` and ``server.key``.
@@ -10,9 +10,12 @@ Files in the keys directory: ``server.key`` and ``server.key_secret`` (the serve
 
 from __future__ import annotations
 
+import logging
 import os
-import time
-from dataclasses import dataclass
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
@@ -22,12 +25,17 @@ from zmq.utils.monitor import recv_monitor_message
 
 from engine.wire.fields import WireError
 
-REFUSALS = (
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-)
+log = logging.getLogger(__name__)
+
+REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+BREAKS = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+MAX_BREAKS = 5
+"""Handshakes in a row that may break off without a word: a server that ends does that to one, a
+server with another key to all."""
 SERVER, CLIENT, ALLOWED = "server", "client", "clients"
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+RELOAD_S = 1.0
+"""A key that was added or removed counts after this long."""
 
 
 def generate_keys(directory: Path, name: str = CLIENT) -> list[Path]:
@@ -36,8 +44,14 @@ def generate_keys(directory: Path, name: str = CLIENT) -> list[Path]:
     Secret files can be read by their owner only. Returns the files that were written.
 
     Raises:
-        WireError: the client has a key already, or the directory cannot be written.
+        WireError: the client has a key already, its name is none, or the directory cannot be
+            written.
     """
+    if not KEY_NAME.fullmatch(name) or name == SERVER:
+        raise WireError(
+            f"expected a client's name of letters, digits, dots, dashes and underlines, "
+            f"other than {SERVER!r}, got {name!r:.80}"
+        )
     directory = directory.expanduser()
     allowed = directory / ALLOWED
     try:
@@ -71,6 +85,8 @@ class ServerSecurity:
     public: bytes
     secret: bytes
     allowed: Path
+    standing: list[Callable[[], None]] = field(default_factory=list, compare=False)
+    """What cuts the connections that stand, socket by socket, when a key was removed."""
 
     @staticmethod
     def read(directory: Path) -> ServerSecurity:
@@ -83,12 +99,9 @@ class ServerSecurity:
         public, secret = _load(directory / f"{SERVER}.key_secret", directory)
         return ServerSecurity(public, secret, directory / ALLOWED)
 
-    def start(self) -> ThreadAuthenticator:
+    def start(self) -> AllowList:
         """Start the allow-list for this process's context; stop it at the end."""
-        authenticator = ThreadAuthenticator(zmq.Context.instance())
-        authenticator.start()
-        authenticator.configure_curve(domain="*", location=str(self.allowed))
-        return authenticator
+        return AllowList(self)
 
     def as_client(self) -> ClientSecurity:
         """The same key on the side that connects: workers and relays of one pool share it."""
@@ -99,6 +112,56 @@ class ServerSecurity:
         socket.curve_publickey = self.public
         socket.curve_secretkey = self.secret
         socket.curve_server = True
+
+
+class AllowList:
+    """The keys that may come in, read again when the directory changes.
+
+    ZeroMQ asks only when a connection begins. So when a key is removed, every connection is cut:
+    those who may still come in are back within a moment.
+    """
+
+    def __init__(self, security: ServerSecurity) -> None:
+        self._security = security
+        self._authenticator = ThreadAuthenticator(zmq.Context.instance())
+        self._authenticator.start()
+        self._keys = self._read()
+        self._load()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and watching."""
+        self._over.set()
+        self._thread.join()
+        self._authenticator.stop()
+
+    def _run(self) -> None:
+        while not self._over.wait(RELOAD_S):
+            found = self._read()
+            if found == self._keys:
+                continue
+            removed = set(self._keys.items()) - set(found.items())
+            self._keys = found
+            self._load()
+            log.info("keys: %d clients are allowed", len(found))
+            if removed:
+                for cut in list(self._security.standing):
+                    cut()
+
+    def _read(self) -> dict[str, tuple[int, int]]:
+        """Name, size and time of every key."""
+        try:
+            entries = [entry for entry in os.scandir(self._security.allowed) if entry.is_file()]
+            stats = {entry.name: entry.stat() for entry in entries if entry.name.endswith(".key")}
+        except OSError:  # the directory is gone, or a key went while it was read: nobody then
+            return {}
+        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+    def _load(self) -> None:
+        self._security.allowed.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._authenticator.configure_curve(domain="*", location=str(self._security.allowed))
 
 
 @dataclass(frozen=True)
@@ -137,25 +200,25 @@ class RefusalWatch:
     """Listens to a socket's monitor and turns a refused handshake into an error."""
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
-        self._monitor = socket.get_monitor_socket(REFUSALS)
+        self._monitor = socket.get_monitor_socket(REFUSALS | BREAKS | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._socket = socket
         self._endpoint = endpoint
+        self._breaks = 0
 
     def check(self) -> None:
         """Raise WireError if the server has refused this client."""
         while self._monitor.poll(0):
-            recv_monitor_message(self._monitor)
-            raise WireError(
-                f"{self._endpoint}: the server refused this client's key; put its .key file into "
-                f"the server's {ALLOWED}/ directory and check that server.key is the server's"
-            )
-
-    def wait(self, timeout_s: float) -> None:
-        """Check until the time is over."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            self.check()
-            time.sleep(0.02)
+            event = recv_monitor_message(self._monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._breaks = 0
+                continue
+            self._breaks += 1
+            if event != BREAKS or self._breaks >= MAX_BREAKS:
+                raise WireError(
+                    f"{self._endpoint}: the server refused this client's key; put its .key file "
+                    f"into the server's {ALLOWED}/ directory and check that server.key is the "
+                    "server's"
+                )
 
     def close(self) -> None:
         """Stop listening."""

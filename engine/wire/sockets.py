@@ -7,6 +7,7 @@ subscriber has its own queue, and a new one gets the last score at once.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -19,23 +20,51 @@ from engine.wire.codec import MAX_BUFFER, MAX_HEADER, decode, encode, topic
 from engine.wire.fields import WireError
 from engine.wire.messages import Message, Score, Status
 from engine.wire.order import Order
+from engine.wire.peers import MESSAGES, REQUESTS, SUBSCRIPTIONS, Budget, PeerWatch, descriptor_of
 from engine.wire.security import ClientSecurity, ServerSecurity
 
 INGEST_QUEUE = 256
 """Messages a sender queues for a slow worker: some seconds, then the newest are dropped."""
 SCORE_QUEUE = 1000
-MAX_REMEMBERED = 4096
+MAX_REMEMBERED, MAX_REMEMBERED_BYTES = 4096, 8 * 1024 * 1024
 """Last messages kept for new subscribers; beyond it the longest silent topic is forgotten."""
+MAX_REQUEST = 4096
+"""Bytes of a subscription, and of a control request."""
+MAX_FRAME = max(MAX_BUFFER, MAX_HEADER)
+EVENTS, REQUESTS_AT_ONCE = 256, 32
+"""Subscriptions, and requests, taken in one step; the next step takes the next ones."""
+RECEIVE_S = 0.025
+"""Longest time that one step spends on what comes in."""
+FEW = 8
+"""Subscriptions that may wait: ZeroMQ reads on as long as more come, whatever the caller wants."""
+REPEAT_S = 0.25
+"""Between two repetitions for newcomers: those who are there already get them too."""
+MAX_MALFORMED = 100
+"""Malformed messages after which a connection is cut."""
+HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 2_000
+"""A connection without a sign of life for this long is given up and made again. It is ZeroMQ's own
+thread that answers, so a peer that computes is not cut, nor one behind a link of some 300 ms."""
+CONNECT_TIMEOUT_MS, HANDSHAKE_MS = 1_000, 3_000
 SCORE_TOPIC, STATUS_TOPIC = b"score/", b"status/"
 
 
 class _Socket:
-    """A socket with its context user and LINGER 0; a context manager."""
+    """A socket with its limits, heartbeats and LINGER 0; a context manager.
 
-    def __init__(self, kind: int) -> None:
+    Args:
+        kind: ZeroMQ's kind of socket.
+        max_frame: bytes of one frame; who sends more is cut off.
+    """
+
+    def __init__(self, kind: int, max_frame: int = MAX_FRAME) -> None:
         self._zmq: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
         self._zmq.setsockopt(zmq.LINGER, 0)
-        self._zmq.setsockopt(zmq.MAXMSGSIZE, 8 * max(MAX_BUFFER, MAX_HEADER))
+        self._zmq.setsockopt(zmq.MAXMSGSIZE, max_frame)
+        self._zmq.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        self._zmq.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        self._zmq.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        self._zmq.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+        self._zmq.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
 
     @property
     def raw(self) -> zmq.Socket[bytes]:
@@ -82,7 +111,7 @@ class IngestSender(_Socket):
     """A capture worker's or client's way in (PUSH): sends now or drops and counts."""
 
     def __init__(self, endpoint: str, security: ClientSecurity | None = None) -> None:
-        super().__init__(zmq.PUSH)
+        super().__init__(zmq.PUSH, MAX_REQUEST)
         self.dropped = 0
         self.sent = 0
         self.counters: Counter[str] = Counter()
@@ -116,54 +145,99 @@ class IngestSender(_Socket):
         super().close()
 
 
-class IngestReceiver(_Socket):
+class _Bound(_Socket):
+    """A socket that strangers reach: their connections are watched, and their keys checked."""
+
+    _peers: PeerWatch | None = None
+    _security: ServerSecurity | None = None
+
+    @property
+    def cut(self) -> int:
+        """Connections that were cut for what they brought."""
+        return 0 if self._peers is None else self._peers.cut
+
+    def _listen(self, endpoint: str, budget: Budget, security: ServerSecurity | None) -> None:
+        self._peers = PeerWatch(self._zmq, budget)
+        if security is not None:
+            self._security = security
+            security.apply(self._zmq)
+            security.standing.append(self._peers.drop_all)
+        self._bind(endpoint)
+        self._peers.start()
+
+    def close(self) -> None:
+        """Close at once; what is still queued is dropped."""
+        if self._peers is not None:
+            if self._security is not None and self._peers.drop_all in self._security.standing:
+                self._security.standing.remove(self._peers.drop_all)
+            self._peers.close()
+        super().close()
+
+
+class IngestReceiver(_Bound):
     """The inference worker's way in (PULL): everything there is, hostile messages counted."""
 
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
-        super().__init__(zmq.PULL)
+        # Somewhat too large a frame is counted as what it is; a huge one ends its connection.
+        super().__init__(zmq.PULL, 4 * MAX_FRAME)
         self.rejected: Counter[str] = Counter()
         self.last_fault = ""
+        self._malformed: Counter[int] = Counter()
         self._zmq.rcvhwm = 10 * INGEST_QUEUE
-        if security is not None:
-            security.apply(self._zmq)
-        self._bind(endpoint)
+        self._listen(endpoint, MESSAGES, security)
 
-    def receive_all(self, limit: int = 4096) -> list[Message]:
-        """Every message that has arrived, at most ``limit``; never waits, never raises."""
+    def receive_all(self, limit: int = 4096, seconds: float = RECEIVE_S) -> list[Message]:
+        """Every message that has arrived, at most ``limit``; never waits, never raises.
+
+        A flood is taken for ``seconds`` at most, in turns with the other peers.
+        """
         messages: list[Message] = []
-        while len(messages) < limit:
+        end_s = time.monotonic() + seconds
+        while len(messages) < limit and time.monotonic() < end_s:
             try:
-                frames = self._zmq.recv_multipart(zmq.NOBLOCK)
+                first = self._zmq.recv(zmq.NOBLOCK, copy=False)
+                frames = [first.bytes, *(self._zmq.recv_multipart() if first.more else ())]
             except zmq.Again:
                 break
+            sender = descriptor_of(first)
+            if self._peers is not None:
+                self._peers.took(sender, sum(map(len, frames)))
             try:
                 messages.append(decode(frames))
             except WireError as fault:
-                self.last_fault = str(fault)
-                place = self.last_fault.partition(":")[0].partition("[")[0]
-                self.rejected[".".join(place.split(".")[:2])] += 1
+                self._refuse(sender, str(fault))
         return messages
 
+    def _refuse(self, sender: int, fault: str) -> None:
+        self.last_fault = fault
+        place = fault.partition(":")[0].partition("[")[0]
+        self.rejected[".".join(place.split(".")[:2])] += 1
+        self._malformed[sender] += 1
+        if self._peers is not None and self._malformed[sender] >= MAX_MALFORMED:
+            del self._malformed[sender]
+            self._peers.drop(sender, f"sent {MAX_MALFORMED} malformed messages: {fault}")
 
-class ScorePublisher(_Socket):
+
+class ScorePublisher(_Bound):
     """The way out (XPUB): a new subscriber gets the last score and status of its topics."""
 
     def __init__(self, endpoint: str | None = None, security: ServerSecurity | None = None) -> None:
         """Bind to ``endpoint``; without one, ``connect`` to relays that pass the messages on."""
-        super().__init__(zmq.XPUB)
+        super().__init__(zmq.XPUB, MAX_REQUEST)
         self._last: dict[bytes, list[Any]] = {}
+        self._last_bytes = 0
+        self._wanted: set[bytes] = set()
+        self._repeat_s = 0.0
         self._relays: set[str] = set()
         self.gave_up = False
         """Whether a subscriber made ``wait_for_readers`` lose its patience."""
         self._zmq.sndhwm = SCORE_QUEUE
-        self._zmq.xpub_verbose = 1
-        if endpoint is None:
-            if security is not None:
-                security.as_client().apply(self._zmq)
-            return
-        if security is not None:
-            security.apply(self._zmq)
-        self._bind(endpoint)
+        self._zmq.rcvhwm = FEW
+        self._zmq.xpub_verboser = 1
+        if endpoint is not None:
+            self._listen(endpoint, SUBSCRIPTIONS, security)
+        elif security is not None:
+            security.as_client().apply(self._zmq)
 
     def connect(self, relays: Iterable[str]) -> None:
         """Send to these relays from now on, and to no other.
@@ -185,36 +259,48 @@ class ScorePublisher(_Socket):
     def forward(self, frames: list[Any]) -> None:
         """Send frames as they are, as a relay does; ``publish`` makes them of a message."""
         name = bytes(frames[0])
-        self._last.pop(name, None)
+        self._forget(name)
         self._last[name] = frames
-        if len(self._last) > MAX_REMEMBERED:
-            del self._last[next(iter(self._last))]
+        self._last_bytes += sum(map(len, frames))
+        while len(self._last) > MAX_REMEMBERED or self._last_bytes > MAX_REMEMBERED_BYTES:
+            self._forget(next(iter(self._last)))
         self._send(frames)
 
     def greet(self) -> int:
-        """Serve new subscriptions; call it whenever the socket is readable. Returns how many.
+        """Serve new subscriptions; call it often. Returns how many there were.
 
         XPUB cannot send to one subscriber, so those who are there already get the repetition too
-        and skip it by its ``seq``. However many subscribe at once (all, after an engine's
-        restart), a topic is repeated once, or fifty clients would fill each other's queues.
+        and skip it. However many subscribe at once (all, after an engine's restart), a topic is
+        repeated once in ``REPEAT_S``, or fifty clients would fill each other's queues.
         """
-        prefixes: list[bytes] = []
-        while True:
+        greeted = 0
+        for _ in range(EVENTS):
             try:
                 event = self._zmq.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
             if event[:1] == b"\x01":
-                prefixes.append(event[1:])
-        wanted = tuple(set(prefixes))
-        for name, frames in self._last.items():
-            if name.startswith(wanted):
-                self._send(frames)
-        return len(prefixes)
+                greeted += 1
+                if len(self._wanted) < EVENTS:
+                    self._wanted.add(event[1:])
+                else:
+                    self._wanted = {b""}
+        now_s = time.monotonic()
+        if self._wanted and now_s >= self._repeat_s:
+            prefixes, self._wanted = tuple(self._wanted), set()
+            self._repeat_s = now_s + REPEAT_S
+            for name, frames in list(self._last.items()):
+                if name.startswith(prefixes):
+                    self._send(frames)
+        return greeted
 
     def forget(self, kind: str, stream: str) -> None:
         """Keep no last message of a stream that is gone."""
-        self._last.pop(topic(kind, stream), None)
+        self._forget(topic(kind, stream))
+
+    def _forget(self, name: bytes) -> None:
+        if (frames := self._last.pop(name, None)) is not None:
+            self._last_bytes -= sum(map(len, frames))
 
     def _send(self, frames: list[Any]) -> None:
         try:
@@ -258,7 +344,7 @@ class ScoreReceiver(_Socket):
 
         ``streams`` empty subscribes to all of them.
         """
-        super().__init__(zmq.SUB)
+        super().__init__(zmq.SUB, MAX_FRAME)
         self.rejected = 0
         endpoints = [part.strip() for part in endpoint.split(",")]
         self._order = Order(several=len(endpoints) > 1)
@@ -312,26 +398,26 @@ class ScoreReceiver(_Socket):
         super().close()
 
 
-class ControlServer(_Socket):
+class ControlServer(_Bound):
     """Answers control requests (REP): one map in, one map out."""
 
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
-        super().__init__(zmq.REP)
-        if security is not None:
-            security.apply(self._zmq)
-        self._bind(endpoint)
+        super().__init__(zmq.REP, MAX_REQUEST)
+        self._zmq.rcvhwm = REQUESTS_AT_ONCE
+        self._zmq.sndhwm = REQUESTS_AT_ONCE
+        self._listen(endpoint, REQUESTS, security)
 
     def serve(self, answer: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> int:
-        """Answer every request that has arrived; returns how many.
+        """Answer the requests that have arrived, ``REQUESTS_AT_ONCE`` at most; returns how many.
 
         ``answer`` raises WireError for a request that it cannot take: the client gets its text.
         """
         served = 0
-        while True:
+        while served < REQUESTS_AT_ONCE:
             try:
                 frames = self._zmq.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return served
+                break
             try:
                 if len(frames) != 1:
                     raise WireError(f"request: expected one frame, got {len(frames)}")
@@ -340,6 +426,7 @@ class ControlServer(_Socket):
                 reply = {"ok": False, "error": str(fault)}
             self._zmq.send(msgpack.packb(reply))
             served += 1
+        return served
 
 
 class ControlClient:
@@ -358,7 +445,7 @@ class ControlClient:
             WireError: no reply in time, or the worker refused; says which.
         """
         if self._socket is None:
-            self._socket = _Socket(zmq.REQ)
+            self._socket = _Socket(zmq.REQ, MAX_FRAME)
             if self._security is not None:
                 self._security.apply(self._socket.raw)
             self._socket._connect(self._endpoint)

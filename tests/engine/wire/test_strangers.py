@@ -1,0 +1,122 @@
+"""Peers that flood, or never finish a message: cut by their bytes, while honest ones are served."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from engine.wire.sockets import (
+    MAX_MALFORMED,
+    MAX_REQUEST,
+    ControlClient,
+    ControlServer,
+    IngestReceiver,
+    IngestSender,
+    ScorePublisher,
+    ScoreReceiver,
+)
+from tests.support.strangers import MORE, Stranger, frame
+
+MB = 1024 * 1024
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < end_s, "did not happen within 15 s"
+        time.sleep(0.02)
+
+
+@contextmanager
+def pouring(stranger: Stranger, data: bytes, seconds: float = 20) -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=stranger.pour, args=(data, seconds), daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stranger.close()
+        thread.join()
+
+
+def memory_mb() -> float:
+    return psutil.Process().memory_info().rss / MB
+
+
+def test_a_message_of_endless_parts_is_cut_before_it_fills_the_memory() -> None:
+    with IngestReceiver("tcp://127.0.0.1:*") as receiver:
+        before_mb = memory_mb()
+        with (
+            Stranger(receiver.endpoint, "PUSH") as stranger,
+            pouring(stranger, frame(bytes(MB // 2), MORE)) as thread,
+        ):
+            wait_for(lambda: receiver.receive_all() or receiver.cut)
+            thread.join(10)
+            assert not thread.is_alive()
+        wait_for(lambda: memory_mb() < before_mb + 100)
+
+
+def test_a_flood_of_subscriptions_is_cut_and_an_honest_subscriber_is_served() -> None:
+    with (
+        ScorePublisher("tcp://127.0.0.1:*") as publisher,
+        ScoreReceiver(publisher.endpoint) as honest,
+        Stranger(publisher.endpoint, "SUB") as stranger,
+    ):
+        wait_for(publisher.greet)
+        heap = b"".join(frame(b"\x01" + b"%d/" % number) for number in range(50_000))
+        with pouring(stranger, heap) as thread:
+            wait_for(lambda: publisher.greet() < 0 or publisher.cut)
+            thread.join(10)
+            assert not thread.is_alive()
+        assert honest.rejected == 0
+
+
+@pytest.mark.parametrize("size", [MAX_REQUEST + 1, 8 * MB])
+def test_too_long_a_subscription_ends_its_connection(size: int) -> None:
+    with (
+        ScorePublisher("tcp://127.0.0.1:*") as publisher,
+        Stranger(publisher.endpoint, "SUB") as stranger,
+        pouring(stranger, frame(b"\x01" + bytes(size))) as thread,
+    ):
+        wait_for(lambda: publisher.greet() < 0 or not thread.is_alive())
+
+
+def test_a_flood_of_requests_is_answered_in_turns_with_honest_ones() -> None:
+    with ControlServer("tcp://127.0.0.1:*") as server:
+        answered = []
+        over = threading.Event()
+
+        def ask() -> None:
+            with ControlClient(server.endpoint, timeout_ms=5000) as client:
+                answered.append(client.request("ping"))
+            over.set()
+
+        request = frame(b"", MORE) + frame(b"\x81\xa7command\xa4ping")
+        with (
+            Stranger(server.endpoint, "REQ") as stranger,
+            pouring(stranger, request * 1000),
+        ):
+            asking = threading.Thread(target=ask)
+            asking.start()
+            steps = []
+            wait_for(lambda: steps.append(server.serve(lambda values: {})) or over.is_set())
+            asking.join()
+        assert answered == [{}]
+        assert max(steps) <= 32
+
+
+def test_a_sender_of_malformed_messages_is_cut_and_an_honest_one_is_not() -> None:
+    with (
+        IngestReceiver("tcp://127.0.0.1:*") as receiver,
+        IngestSender(receiver.endpoint),
+        Stranger(receiver.endpoint, "PUSH") as stranger,
+    ):
+        with pouring(stranger, frame(b"noise") * 1000) as thread:
+            wait_for(lambda: receiver.receive_all() or receiver.cut)
+            thread.join(10)
+        assert receiver.cut == 1
+        assert sum(receiver.rejected.values()) >= MAX_MALFORMED
