@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.wire.notices import redact
+from models.errors import UserError
+
 if TYPE_CHECKING:
     from engine.settings import EngineSettings
 
+DRAIN_S = 0.3
+"""How long an end waits for somebody to read the last lines."""
 SAMPLES = Path(__file__).parent / "samples"
 NONE = "none"
 NO_DEVICE = (
@@ -53,7 +58,7 @@ Threads = Annotated[int | None, typer.Option(help="Threads of the backend; 0: it
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-class UsageError(Exception):
+class UsageError(UserError):
     """A mistake on the command line."""
 
 
@@ -349,9 +354,15 @@ def session(settings: EngineSettings, specs: list[Any]) -> None:
     from engine import logs
     from engine.session import run_session
     from engine.terminal.display import choose_display
+    from engine.terminal.output import Output
 
-    logs.configure(settings.log_level, "engine")
-    run_session(settings, specs, choose_display())
+    out, errors = Output(1), Output(2)
+    logs.configure(settings.log_level, "engine", errors)
+    try:
+        run_session(settings, specs, choose_display(out, errors))
+    finally:
+        out.drain(DRAIN_S)
+        errors.drain(DRAIN_S)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -374,14 +385,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def tell(error: Exception, arguments: list[str]) -> int:
     """Say a user's mistake in one line and return its exit code; raise any other error."""
-    from engine.processes import USER_MISTAKE, is_user_mistake
+    from engine.processes import USER_MISTAKE
 
     # Click's own errors; typer may carry a private copy of click, so there is no class to name.
     usage = getattr(error, "format_message", None)
-    if usage is None and not is_user_mistake(error) and not isinstance(error, OSError):
+    if usage is None and not isinstance(error, UserError | OSError):
         raise error
-    if "debug" in arguments:
+    if "debug" in [argument.rpartition("=")[2] for argument in arguments]:
         traceback.print_exception(error)
     text = str(error) if usage is None else str(usage())
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"error: {redact(' '.join(text.split()))}", file=sys.stderr)
     return USER_MISTAKE

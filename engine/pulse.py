@@ -35,13 +35,17 @@ class Pulse:
             self._write(RUNNING)
 
     @contextlib.contextmanager
-    def starting(self) -> Iterator[None]:
-        """Beat from a thread for as long as the worker starts."""
+    def starting(self, limit_s: float = float("inf")) -> Iterator[None]:
+        """Beat from a thread for as long as the worker starts, or opens a device.
+
+        What takes longer than ``limit_s`` hangs: then the thread falls silent.
+        """
         over = threading.Event()
+        end_s = time.monotonic() + limit_s
 
         def beat() -> None:
             self._write(STARTING)
-            while not over.wait(PERIOD_S):
+            while not over.wait(PERIOD_S) and time.monotonic() < end_s:
                 self._write(STARTING)
 
         thread = threading.Thread(target=beat, name="pulse", daemon=True)

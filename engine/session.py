@@ -15,6 +15,8 @@ from engine.terminal.display import Display
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import ScoreReceiver
 
+MAX_SHOWN = 1000
+"""Messages shown in one round."""
 LAST_SCORES_S = 0.5
 """Beyond hop and skew: the time in which the last window of an ended clip is scored."""
 
@@ -42,10 +44,11 @@ def run_session(settings: EngineSettings, specs: Sequence[WorkerSpec], display: 
                     if stopped:
                         break
                     supervisor.poll()
-                    message = receiver.receive(int(POLL_S * 1000))
-                    while message is not None:
-                        display.show(message)
-                        message = receiver.receive(0)
+                    first = receiver.receive(int(POLL_S * 1000))
+                    # Bounded: the supervisor looks after its workers whatever comes in.
+                    for message in (first, *receiver.receive_all(MAX_SHOWN)):
+                        if message is not None:
+                            display.show(message)
                     display.refresh(supervisor.workers)
                     if end_s is None and supervisor.captures_ended:
                         end_s = time.monotonic() + last_s

@@ -28,12 +28,14 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from models.errors import UserError
+
 ENV_PREFIX, ENV_DELIMITER = "UNDERTONE_", "__"
 STREAM_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """A stream's name is one level of a topic, so it holds no slash."""
 
 
-class SettingsError(Exception):
+class SettingsError(UserError):
     """Settings that cannot be used: one line with the key, expected and actual."""
 
 
@@ -225,6 +227,17 @@ class EngineSettings(BaseSettings):
         if repeated:
             raise ValueError(f"stream names must differ, repeated: {', '.join(repeated)}")
         return value
+
+    @model_validator(mode="after")
+    def _chunks_are_whole_frames(self) -> EngineSettings:
+        chunk_ms, frame_ms = self.capture.chunk_ms, self.speech.frame_ms
+        if chunk_ms % frame_ms:
+            near_ms = max(frame_ms, chunk_ms // frame_ms * frame_ms)
+            raise ValueError(
+                f"setting 'capture.chunk_ms': expected a multiple of speech.frame_ms = {frame_ms}, "
+                f"such as {near_ms}, got {chunk_ms}"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from models.calibration import Calibration
+from models.errors import UserError
 from models.spec import SCHEMA, BundleConfig, GraphName
 
 BUILT_IN = Path(__file__).parent / "bundles"
@@ -25,7 +26,7 @@ CONFIG, CALIBRATION, WEIGHTS, CARD = (
 )
 
 
-class BundleError(Exception):
+class BundleError(UserError):
     """A bundle that cannot be used; names the file or field, expected and actual."""
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.fusion import FusionNetwork, NetworkOutput
 from models.spec import MODALITIES, NetworkSpec
 from models.umca import FrameProjection
 
 
-class NetworkError(ValueError):
+class NetworkError(UserError, ValueError):
     """An input that the network cannot take; names the field, expected and actual."""
 
 

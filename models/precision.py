@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.errors import UserError
+
 LowPrecision = Literal["fp16", "bf16"]
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
@@ -26,7 +28,7 @@ NARROW_HEAD = 8
 LOW = "__low"
 
 
-class PrecisionError(ValueError):
+class PrecisionError(UserError, ValueError):
     """A graph that cannot be converted; names the graph and why."""
 
 

@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from models.errors import UserError
 
-class PretrainedError(Exception):
+
+class PretrainedError(UserError):
     """A pretrained model that cannot be had or used; expected and actual."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.errors import UserError
 from models.network import SentimentNetwork
 from models.spec import NetworkSpec
 
@@ -27,7 +28,7 @@ _QUERIES = ("fused", "at", "tv", "av", "audio", "text", "video")
 _UNUSED = re.compile(r"^(fc_out_e|fc_out_ev|prelu|normali|layer_normali)\.")
 
 
-class PublishedWeightsError(ValueError):
+class PublishedWeightsError(UserError, ValueError):
     """Weights that are not the published network's; lists every key at fault."""
 
 

@@ -8,12 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import UserError
+
 Array = NDArray[np.float32] | NDArray[np.bool_]
 Inputs = Mapping[str, Array]
 Outputs = dict[str, NDArray[np.float32]]
 
 
-class BackendError(Exception):
+class BackendError(UserError):
     """A backend that cannot be used: what is missing and how to get it."""
 
 

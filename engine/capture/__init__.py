@@ -1,5 +1,7 @@
 """Capture workers: each owns one device or clip and sends what the wire defines."""
 
+from models.errors import UserError
 
-class CaptureError(Exception):
-    """A device or clip that cannot be had; one line that says what was expected."""
+
+class CaptureError(UserError):
+    """A device or clip that is unavailable; one line that says what was expected."""

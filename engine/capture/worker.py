@@ -1,19 +1,27 @@
-"""The body of a capture process: one device or clip to the inference worker, with 1 Hz status."""
+"""The body of a capture process: one device or clip to the inference worker, with 1 Hz status.
+
+Pulse and status come from the loop that captures, so that a hung loop is seen.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from msgspec.structs import replace
 
+from engine.capture import CaptureError
 from engine.capture.camera import run_camera
 from engine.capture.devices import DeviceLostError
 from engine.capture.microphone import run_microphone
 from engine.capture.playback import play
 from engine.capture.route import Route
 from engine.capture.stamps import Stamper
+from engine.pulse import PERIOD_S, Pulse
 from engine.settings import EngineSettings, StreamSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Audio, Status, Video, WorkerState
@@ -22,6 +30,9 @@ from engine.wire.sockets import IngestSender
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 STATUS_PERIOD_S = 1.0
+OPEN_S = 60.0
+"""Opening a device may take this long before it counts as hung."""
+MAX_DETAIL = 500
 CaptureDevice = Literal["microphone", "camera", "source"]
 
 
@@ -40,8 +51,8 @@ class Stop(Protocol):
 class Outbox:
     """Sends one worker's messages and its status.
 
-    A status goes out once a second and at every change of state, from whichever thread is
-    there: the one lock keeps the socket to one thread at a time.
+    A status goes out once a second and at every change of state. A clip's and a camera's messages
+    come from one thread, a browser's from two: the one lock keeps the socket to one at a time.
     """
 
     def __init__(self, sender: IngestSender | Route, worker: str) -> None:
@@ -76,10 +87,49 @@ class Outbox:
             self._sender.send(status)
 
 
+class Round:
+    """The stop flag as a worker's loop asks for it, once a round: asking shows that it lives."""
+
+    def __init__(self, stop: Stop, pulse: Pulse, outbox: Outbox) -> None:
+        self._stop, self._pulse, self._outbox = stop, pulse, outbox
+        self._told_s = time.monotonic()
+
+    def is_set(self) -> bool:
+        """Whether the worker is to end."""
+        self._pulse.beat()
+        if (now_s := time.monotonic()) - self._told_s >= STATUS_PERIOD_S:
+            self._told_s = now_s
+            self._outbox.tell()
+        return self._stop.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the flag; True when it is set."""
+        end_s = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left_s = PERIOD_S if end_s is None else min(PERIOD_S, end_s - time.monotonic())
+            if left_s <= 0:
+                return False
+            self._stop.wait(left_s)
+        return True
+
+
 def run_capture(
-    stream: StreamSettings, device: CaptureDevice, settings: EngineSettings, stop: Stop
+    stream: StreamSettings,
+    device: CaptureDevice,
+    settings: EngineSettings,
+    stop: Stop,
+    pulse: Pulse | None = None,
+    again: bool = False,
 ) -> None:
     """Capture until ``stop``, or until a clip that is not looped has ended.
+
+    Args:
+        stream: what to capture, and under which name.
+        device: which of the stream's devices.
+        settings: the engine's settings.
+        stop: ends the capture.
+        pulse: beats with the loop.
+        again: the device was there before, so one that is missing now may come back.
 
     Raises:
         CaptureError: a user's mistake: unknown device, unreadable clip, missing package.
@@ -88,26 +138,20 @@ def run_capture(
     security = None
     if settings.security.mode == "curve":
         security = ClientSecurity.read(settings.security.keys_dir)
-    over = threading.Event()
     with _sender(stream, device, settings, security) as sender:
         outbox = Outbox(sender, f"{stream.name}.{device}")
-
-        def report() -> None:
-            while not over.wait(STATUS_PERIOD_S):
-                outbox.tell()
-
-        reporter = threading.Thread(target=report, name="status", daemon=True)
-        reporter.start()
+        pulse = pulse or Pulse()
         try:
             if stream.source is not None:
                 outbox.change("running")
-                play(stream.source, stream.name, settings, stop, outbox.emit, outbox.counters)
+                here = Round(stop, pulse, outbox)
+                play(stream.source, stream.name, settings, here, outbox.emit, outbox.counters)
                 outbox.change("ended")
             else:
-                _keep_open(stream, device, settings, stop, outbox)
-        finally:
-            over.set()
-            reporter.join()
+                _keep_open(stream, device, settings, stop, outbox, pulse, again)
+        except CaptureError as error:
+            outbox.change("ended", str(error)[:MAX_DETAIL])
+            raise
 
 
 def _sender(
@@ -128,28 +172,49 @@ def _keep_open(
     settings: EngineSettings,
     stop: Stop,
     outbox: Outbox,
+    pulse: Pulse,
+    again: bool,
 ) -> None:
     """Run a device, and open it again, ever more patiently, whenever it is lost."""
     stamper = Stamper(stream.name, this_clock(), now_ns)
+    here = Round(stop, pulse, outbox)
     wait_s = FIRST_WAIT_S
+    while not here.is_set():
+        with contextlib.ExitStack() as opening:
+            opening.enter_context(pulse.starting(OPEN_S))
 
-    def opened() -> None:
-        nonlocal wait_s
-        wait_s = FIRST_WAIT_S
-        outbox.change("running")
+            def opened(opening: contextlib.ExitStack = opening) -> None:
+                nonlocal wait_s, again
+                opening.close()
+                wait_s, again = FIRST_WAIT_S, True
+                outbox.change("running")
 
-    while not stop.is_set():
-        try:
-            if device == "microphone" and stream.microphone is not None:
-                run_microphone(
-                    stream.microphone, settings, stamper, stop, outbox.emit, opened, outbox.counters
-                )
-            elif stream.camera is not None:
-                run_camera(
-                    stream.camera, settings, stamper, stop, outbox.emit, opened, outbox.counters
-                )
-        except DeviceLostError as lost:
-            outbox.counters["lost"] += 1
-            outbox.change("reconnecting", str(lost))
-            stop.wait(wait_s)
-            wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+            try:
+                _run_device(stream, device, settings, stamper, here, outbox, opened)
+            except (DeviceLostError, CaptureError) as lost:
+                if isinstance(lost, CaptureError) and not again:
+                    raise
+                reason = str(lost)
+            else:
+                return
+        outbox.counters["lost"] += 1
+        outbox.change("reconnecting", reason[:MAX_DETAIL])
+        here.wait(wait_s)
+        wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+
+
+def _run_device(
+    stream: StreamSettings,
+    device: CaptureDevice,
+    settings: EngineSettings,
+    stamper: Stamper,
+    here: Round,
+    outbox: Outbox,
+    opened: Callable[[], None],
+) -> None:
+    if device == "microphone" and stream.microphone is not None:
+        run_microphone(
+            stream.microphone, settings, stamper, here, outbox.emit, opened, outbox.counters
+        )
+    elif stream.camera is not None:
+        run_camera(stream.camera, settings, stamper, here, outbox.emit, opened, outbox.counters)

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from engine.supervisor import WorkerView
+from engine.terminal.output import Output
 from engine.terminal.render import Sparkline, score_line, score_table
 from engine.wire.messages import Score, Status
 
@@ -62,7 +63,7 @@ class PlainDisplay:
     def show(self, message: Score | Status) -> None:
         """Print a score, or a worker's new state."""
         if isinstance(message, Score):
-            print(score_line(message), file=self._out, flush=True)
+            _print(self._out, score_line(message))
             return
         name, news = message.envelope.stream, (message.state, message.detail)
         if self._states.get(name) != news:
@@ -74,7 +75,12 @@ class PlainDisplay:
 
     def log(self, line: str) -> None:
         """Print to standard error."""
-        print(line, file=self._errors, flush=True)
+        _print(self._errors, line)
+
+
+def _print(out: TextIO, line: str) -> None:
+    out.write(line + "\n")  # at once: a line is printed or dropped whole
+    out.flush()
 
 
 class LiveDisplay:
@@ -82,7 +88,13 @@ class LiveDisplay:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._rows: dict[str, tuple[Score, Sparkline]] = {}
         self._status: dict[str, Status] = {}
         self._drawn_s = 0.0
@@ -123,6 +135,8 @@ class LiveDisplay:
 
 def worker_line(worker: WorkerView, status: Status | None) -> Text:
     """Say in one line what a worker does."""
+    if worker.failure:
+        return Text.assemble((f"{worker.name:<20} ", ""), ("failed       ", "red"), worker.failure)
     if worker.ended:
         state, style = "ended", "dim"
     elif worker.pid is None:
@@ -143,6 +157,8 @@ def worker_line(worker: WorkerView, status: Status | None) -> Text:
     return text
 
 
-def choose_display() -> Display:
-    """Return the table in a terminal, lines elsewhere."""
-    return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()
+def choose_display(out: Output, errors: Output) -> Display:
+    """Return the table in a terminal, lines elsewhere; neither waits for somebody to read it."""
+    if out.isatty():
+        return LiveDisplay(Console(file=cast(TextIO, out), force_terminal=True))
+    return PlainDisplay(cast(TextIO, out), cast(TextIO, errors))

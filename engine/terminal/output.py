@@ -6,6 +6,7 @@ writes, and what it cannot get rid of is dropped and counted.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -31,12 +32,19 @@ class Output:
         self._size = 0
         self._told = 0
         self._busy = False
+        self._gone = False
         self._filled = threading.Condition()
         # A daemon: one that waits for a reader must not keep the process from its end.
         threading.Thread(target=self._run, name="output", daemon=True).start()
 
     def write(self, text: str) -> int:
-        """Queue a text; never waits."""
+        """Queue a text; never waits.
+
+        Raises:
+            BrokenPipeError: the reader has closed its end, as ``head`` does.
+        """
+        if self._gone:
+            raise BrokenPipeError(errno.EPIPE, "nobody reads the output any more")
         if text:
             with self._filled:
                 if self._size + len(text) > self._limit:
@@ -92,5 +100,8 @@ class Output:
                 view = view[os.write(self._descriptor, view[:PIECE]) :]
             except BlockingIOError:  # another program made the terminal non-blocking
                 time.sleep(0.02)
+            except BrokenPipeError:
+                self._gone = self._descriptor == 1  # a log without a reader ends nothing
+                return
             except OSError:  # the terminal is gone
                 return

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from models.errors import UserError
+
 Shape = TypeVar("Shape", bound=Struct)
 
 _PLACE = re.compile(r" - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`$")
@@ -16,7 +18,7 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 _STEP = re.compile(r"\.(?P<name>\w+)|\[(?P<index>\d+|\.\.\.)\]")
 
 
-class WireError(Exception):
+class WireError(UserError):
     """A message that breaks the protocol, or a socket that cannot be used; one line."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import UserError
 from models.recogniser.shape import (
     END,
     FIELD_SAMPLES,
@@ -31,7 +32,7 @@ BYTE_TOKEN = re.compile(r"^<0x([0-9A-F]{2})>$")
 SPACE = "▁"
 
 
-class RecogniserError(ValueError):
+class RecogniserError(UserError, ValueError):
     """A recogniser whose parts do not fit together; expected and actual."""
 
 

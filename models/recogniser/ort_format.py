@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import UserError
+
 Array = NDArray[Any]
 DTYPES: Mapping[int, Any] = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64}
 """Element types of the format that weights and their scales are stored in."""
 
 
-class OrtFormatError(ValueError):
+class OrtFormatError(UserError, ValueError):
     """A file that is not what it should be; says what was expected."""
 
 

@@ -149,9 +149,7 @@ def test_a_slow_start_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("part", ["hang", "mute"])
-def test_a_worker_without_a_pulse_is_replaced(
-    monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
+def test_a_worker_without_a_pulse_is_replaced(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     monkeypatch.setattr(module, "SILENCE_S", 0.6)
     monkeypatch.setattr(module, "START_SILENCE_S", 1.5)
     with watching(part) as supervisor:

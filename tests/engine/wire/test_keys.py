@@ -58,7 +58,6 @@ def test_a_removed_key_ends_a_connection_that_stands_and_a_new_one_counts(
         (keys / "clients" / "client.key").unlink()
         (keys / "late.key").rename(keys / "clients" / "late.key")
 
-
         def listen() -> None:
             end_s = time.monotonic() + 15
             while time.monotonic() < end_s:

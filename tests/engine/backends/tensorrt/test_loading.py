@@ -24,6 +24,7 @@ from engine.backends.tensorrt.profiles import InputRange, Layout, layouts
 from engine.inference.core import InferenceCore
 from engine.settings import InferenceSettings, TensorrtSettings
 from models import bundle as bundles
+from models.errors import UserError
 from tests.support.fake_tensorrt import HostDevice, OnnxPlan
 
 pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install -e ".[rtx]"')
@@ -201,7 +202,6 @@ def test_a_gpu_without_the_memory_is_found_out_before_it_is_chosen(
 
 def test_a_backend_that_fails_while_it_runs_is_a_crash_and_no_mistake_of_the_users() -> None:
     from engine.inference.worker import step
-    from engine.processes import is_user_mistake
 
     class Desk:
         def step(self, now_ns: int) -> None:
@@ -209,5 +209,5 @@ def test_a_backend_that_fails_while_it_runs_is_a_crash_and_no_mistake_of_the_use
 
     with pytest.raises(RuntimeError, match="failed while running: CUDA: an illegal") as caught:
         step(Desk())  # type: ignore[arg-type]
-    assert not is_user_mistake(caught.value)
-    assert is_user_mistake(BackendError("no driver"))
+    assert not isinstance(caught.value, UserError)
+    assert isinstance(BackendError("no driver"), UserError)
