@@ -86,7 +86,8 @@ class Limits:
         for connection in list(self._open.values()):
             transport = connection.transport
             if transport.is_closing():
-                connection.closing_s = connection.closing_s or now_s
+                if connection.closing_s is None:
+                    connection.closing_s = now_s
                 if now_s - connection.closing_s > CLOSE_S:
                     self._cut(connection, "a connection that does not close")
             elif connection.quiet and now_s - connection.since_s > FIRST_REQUEST_S:

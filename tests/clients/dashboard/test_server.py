@@ -30,6 +30,7 @@ from tests.support.dashboards import (
     free_endpoint,
     stage,
 )
+from tests.support.peers import eventually
 
 PATIENCE_S = 25.0
 GREETING = {"stream": "laptop", "sound": True, "pictures": True, "consent": True}
@@ -178,9 +179,11 @@ def test_a_new_browser_gets_the_history_and_goes_on_without_a_hole() -> None:
             marked = next(s for s in later["scores"] if s["mark"])
             assert marked["mark"] == "question 1"
             assert marked["t_ms"] > columns["t"][-1]
-            published = actors.scores()
             for score in later["scores"]:
-                assert score["valence"] == published[score["stream"], score["seq"]]
+                key = score["stream"], score["seq"]
+                # It is published before it is printed.
+                eventually(lambda key=key: key in actors.scores(), "the score is printed")
+                assert score["valence"] == actors.scores()[key]
         with watch(dash) as again:
             header, _ = read_frame(again.recv(timeout=20))
             assert [label for _, label in header["marks"]] == ["question 1"]
