@@ -121,6 +121,8 @@ def leave_parts(path: Path, rows: list[Row], per_part: int) -> None:
         recording.write(row)
         if index % per_part == 0:
             recording._write_part()
+    recording._tail.close()
+    recording._lock.close()
     path.with_suffix(".unfinished").write_bytes(b"PAR1 and no more")
 
 

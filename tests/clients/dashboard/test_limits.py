@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from clients.dashboard.bridge import MAX_VIEWERS, Bridge
 from clients.dashboard.limits import (
@@ -173,13 +173,10 @@ def test_connections_of_ended_browsers_give_their_descriptors_back() -> None:
         process = psutil.Process(dash.process.pid)
         before = process.num_fds()
         url = f"ws://{dash.address[0]}:{dash.address[1]}/scores"
-        viewers: list[ClientConnection] = []
-        for _ in range(20):
-            viewers.append(connect(url, origin=dash.origin))  # type: ignore[arg-type]
-        assert process.num_fds() > before + 10
-        for viewer in viewers:
-            with suppress(ConnectionClosed):
-                viewer.close()
+        with ExitStack() as viewers, suppress(ConnectionClosed):
+            for _ in range(20):
+                viewers.enter_context(connect(url, origin=dash.origin))  # type: ignore[arg-type]
+            assert process.num_fds() > before + 10
         end_s = time.monotonic() + 10
         while process.num_fds() > before + 3:
             assert time.monotonic() < end_s, process.num_fds() - before
