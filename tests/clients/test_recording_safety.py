@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.columns import COLUMNS, FORMULA, from_cell, to_cell
+from clients.columns import FORMULA, from_cell, to_cell
 from clients.reading import RecordingFile
 from clients.record import RecordError, new_recording
-from clients.rows import Row, row_of
+from engine.wire.rows import COLUMNS, Row, row_of
 from tests.support.scores import make_score
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
