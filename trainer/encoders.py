@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from models import low_rank
 from models.bundle import Bundle
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.encoders.specs import face_spec, student_spec, voice_spec
+from models.encoders.text import OnnxTextEncoder
+from models.encoders.text_export import GRAPH, TOKENIZER, write_text_encoder
 from models.encoders.transformers_speech import SpeechEncoder, speech_spec
 from models.encoders.transformers_vision import VisionEncoder, vision_spec
 from models.export import Parts
@@ -25,8 +28,10 @@ from models.modules import load_modules
 from models.network import SentimentNetwork
 from models.pretrained import load
 from models.spec import (
+    GraphName,
     ImageEncoderSpec,
     NetworkSpec,
+    RecogniserSpec,
     SequenceEncoderSpec,
     TextEncoderSpec,
 )
@@ -40,7 +45,7 @@ from trainer.features.extraction import existing_store
 from trainer.features.extractors import Extractor, FeatureExtractor, Name, fits_half
 from trainer.features.media import MediaReader
 from trainer.features.pictures import CropExtractor, ImageFrameExtractor
-from trainer.features.recogniser import Recogniser
+from trainer.features.recogniser import TOKENS, Recogniser
 from trainer.features.sound import (
     LlmExtractor,
     MelExtractor,
@@ -87,6 +92,9 @@ class Assembly:
     face: FaceEncoder | None = None
     adapter: Path | None = None
     hears: Recogniser | None = None
+    made: dict[GraphName, Path] = field(default_factory=dict)
+    """Graphs that were made before, and other files, to go into the bundle."""
+    taken: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._reader = MediaReader()
@@ -206,8 +214,10 @@ class Assembly:
             audio_spec=self.audio_spec,
             text_simulation_spec=self.simulation_spec,
             video_spec=self.video_spec,
+            recogniser=RecogniserSpec(tokens=TOKENS) if "recogniser_lower" in self.made else None,
+            made_graphs=self.made,
         )
-        return parts, extra
+        return parts, extra | self.taken
 
     def _add_audio(self, choice: EncoderChoice) -> None:
         if choice.kind == "features":
@@ -220,6 +230,7 @@ class Assembly:
         if choice.kind == "recogniser":
             hears = self._recogniser(_source(choice))
             self.audio_spec = hears.tone_spec
+            self.made["audio_encoder"] = hears.graphs["recogniser_lower"]
             self.extractors.append(
                 ToneExtractor(self._ear, hears.tone, hears.tone_spec, hears.identity)
             )
@@ -266,12 +277,36 @@ class Assembly:
             if bundle.config.text_encoder is None:
                 raise AssemblyError(f"{bundle.directory}: has no text encoder")
             self.text_spec = spec = bundle.config.text_encoder
-            encoder = TextEncoder(spec, folder=bundle.directory)
             identity = f"text/{spec.source}/{spec.layer}/1"
             if spec.adapter is not None:
                 self.adapter = bundle.directory / spec.adapter
                 identity = f"tuned-text/{bundles.digest(self.adapter)}/{spec.source}/{spec.layer}"
-        self.extractors.append(TextFrameExtractor(encoder, identity))
+            if self.recipe.encoders.text_simulation.kind == "recogniser":
+                self._add_graph_of_text(bundle, spec, identity)
+                return
+            encoder = TextEncoder(spec, folder=bundle.directory)
+        self.extractors.append(TextFrameExtractor(encoder, spec.dim, identity))
+
+    def _add_graph_of_text(self, bundle: Bundle, spec: TextEncoderSpec, identity: str) -> None:
+        """Read transcripts as the engine does: by an 8-bit graph, made here where there is none."""
+        if spec.tokenizer is not None and "text_encoder" in bundle.config.graphs:
+            graph, tokenizer = bundle.path("text_encoder"), bundle.directory / spec.tokenizer
+        else:
+            folder = (
+                self.features / f"text-encoder-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+            )
+            graph, tokenizer = folder / GRAPH, folder / TOKENIZER
+            if not tokenizer.is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                write_text_encoder(TextEncoder(spec, folder=bundle.directory), folder)
+        self.adapter = None
+        self.text_spec = spec.model_copy(update={"tokenizer": TOKENIZER, "adapter": None})
+        self.made["text_encoder"] = graph
+        self.taken[TOKENIZER] = tokenizer
+        encoder = OnnxTextEncoder(graph, tokenizer, spec.dim, spec.max_tokens)
+        self.extractors.append(
+            TextFrameExtractor(encoder, spec.dim, f"text-graph/{bundles.digest(graph)}")
+        )
 
     def _add_video(self, choice: EncoderChoice) -> None:
         if choice.kind == "features":
@@ -323,6 +358,8 @@ class Assembly:
         elif choice.kind == "recogniser":
             hears = self._recogniser(str(choice.source))
             (text,) = [one for one in self.extractors if isinstance(one, TextFrameExtractor)]
+            self.made |= hears.graphs
+            self.taken |= hears.files
             self.extractors.append(
                 SpokenTextExtractor(
                     self._ear,

@@ -12,8 +12,14 @@ from models.bundle import digest
 from models.hearing import levelled
 from models.preprocessing import to_float
 from models.recogniser.decoding import GreedyDecoder
-from models.recogniser.runner import GRAPHS, OnnxGraphs, load_decoder
-from models.spec import SAMPLE_RATE_HZ, BeliefSpec, SequenceEncoderSpec
+from models.recogniser.runner import OnnxGraphs, load_decoder
+from models.spec import (
+    RECOGNISER,
+    SAMPLE_RATE_HZ,
+    BeliefSpec,
+    GraphName,
+    SequenceEncoderSpec,
+)
 from trainer.features.speech import Heard
 
 Floats = NDArray[np.float32]
@@ -44,7 +50,10 @@ class Recogniser:
     folder: Path
     identity: str
     tone_spec: SequenceEncoderSpec
-    _graphs: OnnxGraphs
+    graphs: dict[GraphName, Path]
+    files: dict[str, Path]
+    """Tokens, licence: what goes with the graphs."""
+    _lower: OnnxGraphs
     _decoder: GreedyDecoder
 
     @staticmethod
@@ -54,16 +63,17 @@ class Recogniser:
         Raises:
             RecogniserError: a graph or the tokens are missing, or do not fit together.
         """
-        paths = {name: folder / f"{name}.onnx" for name in GRAPHS}
-        decoder = load_decoder(paths, folder / TOKENS)
+        paths: dict[GraphName, Path] = {name: folder / f"{name}.onnx" for name in RECOGNISER}
+        decoder = load_decoder({str(name): path for name, path in paths.items()}, folder / TOKENS)
         lower = OnnxGraphs({"recogniser_lower": paths["recogniser_lower"]})
         dim = int(lower.shape("recogniser_lower", "frames")[-1])
         identity = "recogniser/" + "/".join(digest(path)[:16] for path in paths.values())
-        return Recogniser(folder, identity, tone_spec(dim), lower, decoder)
+        files = {path.name: path for path in (folder / TOKENS, *folder.glob("LICENSE*"))}
+        return Recogniser(folder, identity, tone_spec(dim), paths, files, lower, decoder)
 
     def tone(self, samples: Floats) -> Floats:
         """Samples [1, N] to frames [1, T, D] of the middle layer."""
-        return self._graphs("recogniser_lower", {"input": samples})["frames"]
+        return self._lower("recogniser_lower", {"input": samples})["frames"]
 
     def write(self, heard: Heard) -> str | None:
         """The words of a clip, piece by piece and joined; None where none is believed."""

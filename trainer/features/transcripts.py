@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.text_encoders import TextEncoder, tokenize
+from models.text_encoders import tokenize
 from trainer.corpus import Clip
 from trainer.features.extractors import Extracted, Name
 
@@ -39,6 +39,14 @@ class TokenExtractor:
         ]
 
 
+class Reader(Protocol):
+    """A text encoder."""
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """States [T, D] of each text's tokens."""
+        ...
+
+
 class TextFrameExtractor:
     """States of a frozen text encoder, one per token."""
 
@@ -46,9 +54,9 @@ class TextFrameExtractor:
     dtype = "float16"
     at_once = TEXTS_AT_ONCE
 
-    def __init__(self, encoder: TextEncoder, identity: str) -> None:
+    def __init__(self, encoder: Reader, dim: int, identity: str) -> None:
         self._encoder = encoder
-        self.shape: tuple[int, ...] = (encoder.spec.dim,)
+        self.shape: tuple[int, ...] = (dim,)
         self.identity = identity
 
     def takes(self, clip: Clip) -> bool:
