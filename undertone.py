@@ -28,6 +28,7 @@ from clients.cli import app as clients_app
 from engine.cli import UsageError, read_settings, tell
 from engine.cli import app as engine_app
 from engine.cli import run as engine_run
+from engine.cluster.cli import app as cluster_app
 
 DISTRIBUTION = "undertone-sentiment"
 DASHBOARD_NEEDS = ("starlette", "uvicorn", "websockets")
@@ -48,6 +49,13 @@ HELP: dict[str, tuple[str, tuple[str, ...]]] = {
             "undertone run --dashboard",
             "undertone run --microphone 0 --camera 0",
             "undertone run --stream alice=a.mp4 --stream bob=rtsp://camera.local/1",
+        ),
+    ),
+    "cluster": (
+        LIVE,
+        (
+            "undertone cluster --workers 4 --stream alice=a.mp4 --stream bob=b.mp4",
+            "undertone cluster status",
         ),
     ),
     "mark": (LIVE, ('undertone mark "question 3"', 'undertone mark "laughs" --stream alice')),
@@ -282,6 +290,9 @@ def _gather() -> None:
         panel, examples = HELP.get(name, (MACHINE, ()))
         text = "\n\n".join(("[dim]Examples[/]", *examples)) if examples else None
         app.command(name, epilog=text, rich_help_panel=panel)(found[name])
+    panel, examples = HELP["cluster"]
+    text = "\n\n".join(("[dim]Examples[/]", *examples))
+    app.add_typer(cluster_app, name="cluster", epilog=text, rich_help_panel=panel)
 
 
 _gather()

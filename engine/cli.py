@@ -39,6 +39,9 @@ app = typer.Typer(
 
 Ingest = Annotated[str | None, typer.Option(help="Where captures are sent to the worker.")]
 Scores = Annotated[str | None, typer.Option(help="Where scores and status are published.")]
+Directory = Annotated[
+    str | None, typer.Option(help="Directory of a cluster: it says which worker takes a stream.")
+]
 Control = Annotated[str | None, typer.Option(help="Where control requests are answered.")]
 BundleName = Annotated[str | None, typer.Option(help="Bundle: a name or a directory.")]
 BackendOption = Annotated[str | None, typer.Option(help="auto, onnx, tensorrt or pytorch.")]
@@ -104,6 +107,7 @@ def run(
 @app.command()
 def capture(
     ingest: Ingest = None,
+    directory: Directory = None,
     scores: Scores = None,
     microphone: Microphone = None,
     camera: Camera = None,
@@ -115,12 +119,13 @@ def capture(
     keys_dir: KeysDir = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Run only the capture workers, and send to a worker elsewhere (--ingest)."""
+    """Run only the capture workers, and send to a worker (--ingest) or a cluster (--directory)."""
     from engine.processes import capture_specs
 
     settings = read_settings(
         config,
         ingest=ingest,
+        cluster=_given(directory=directory),
         scores=scores,
         streams=streams_of(microphone, camera, source, stream),
         capture={"loop": False} if once else None,

@@ -96,6 +96,29 @@ def cluster(
 
 
 @app.command()
+def hub(
+    address: Address = None,
+    directory: Directory = None,
+    scores: Relays = None,
+    config: options.Config = None,
+    security: options.Security = None,
+    keys_dir: options.KeysDir = None,
+    log_level: options.LogLevel = None,
+) -> None:
+    """Run only the directory and the relays, for hosts and captures elsewhere."""
+    from engine.cluster.parts import hub_specs
+
+    settings = options.read_settings(
+        config,
+        scores=scores or SCORES,
+        security=options.security_of(security, keys_dir),
+        cluster=_given(directory=directory or DIRECTORY, address=address),
+        log_level=log_level,
+    )
+    options.session(settings, hub_specs(settings))
+
+
+@app.command()
 def host(
     workers: Workers = 2,
     name: HostName = None,

@@ -14,21 +14,19 @@ from engine.wire.fields import WireError
 from engine.wire.gate import Gate, start_gate
 from engine.wire.security import ServerSecurity
 
-RELAYS = 2
+
+def hub_specs(settings: EngineSettings) -> list[WorkerSpec]:
+    """The directory and the relays, one for each endpoint in ``settings.scores``."""
+    parts = [Part(role="directory", name="directory")]
+    for number, endpoint in enumerate(settings.scores.split(","), 1):
+        intake = free_endpoint(settings.cluster.address)
+        parts.append(Part(role="relay", name=f"relay-{number}", intake=intake, scores=endpoint))
+    return [WorkerSpec(settings=settings, part=part) for part in parts]
 
 
 def local_specs(settings: EngineSettings, workers: int, hosts: int) -> list[WorkerSpec]:
-    """The directory, two relays and the hosts with their workers; ``settings.cluster`` is set.
-
-    ``settings.scores`` holds the relays' endpoints, one for each, with commas between them.
-    """
-    relays = settings.scores.split(",")
-    parts = [Part(role="directory", name="directory")]
-    parts += [
-        Part(role="relay", name=f"relay-{number}", intake=free_endpoint(), scores=endpoint)
-        for number, endpoint in enumerate(relays, 1)
-    ]
-    specs = [WorkerSpec(settings=settings, part=part) for part in parts]
+    """The directory, the relays and the hosts with their workers; ``settings.cluster`` is set."""
+    specs = hub_specs(settings)
     for number in range(hosts):
         name = settings.cluster.host if hosts == 1 else f"{settings.cluster.host}{number + 1}"
         own = settings.cluster.model_copy(update={"host": name})
@@ -43,11 +41,18 @@ def host_spec(settings: EngineSettings, workers: int) -> WorkerSpec:
     return WorkerSpec(settings=settings, part=part)
 
 
-def free_endpoint() -> str:
-    """An endpoint on loopback that is free now; a process that is restarted gets the same."""
+def free_endpoint(address: str) -> str:
+    """An endpoint at this address that is free now; a process that is restarted gets the same.
+
+    Raises:
+        WireError: the address is none of this machine's.
+    """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            raise WireError(f"cluster.address {address}: {error.strerror or error}") from None
+        return f"tcp://{address}:{probe.getsockname()[1]}"
 
 
 def run_part(

@@ -12,8 +12,8 @@ import os
 import threading
 from typing import Any
 
-from engine.cluster.parts import RELAYS, free_endpoint, host_spec
-from engine.processes import Part, WorkerSpec
+from engine.cluster.parts import host_spec, hub_specs
+from engine.processes import WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import POLL_S, Supervisor, SupervisorError
 
@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 NAMESPACE = "undertone"
 LOCAL = "local"
 HEALTH = {
-    "health_check_initial_delay_ms": 0,
+    "health_check_initial_delay_ms": 5_000,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
+    "health_check_timeout_ms": 1_000,
     "health_check_failure_threshold": 3,
 }
-"""Of a Ray that is started here: a dead node is noticed after some 2 s instead of 15."""
+"""Of a Ray that is started here: a dead node is noticed after some 3 s instead of 15."""
+START_S = 120
+"""Ray's own patience with its start is 30 s, too little for a machine that is busy."""
 READY_S = 60.0
 
 
@@ -109,11 +111,12 @@ def connect(address: str) -> Any:
         RayError: Ray is missing, or nothing answers there.
     """
     ray = load()
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_S))
     started = {"_system_config": HEALTH, "include_dashboard": False} if address == LOCAL else {}
     try:
         # Without an address Ray follows a file that a former cluster may have left behind.
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, **started)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a dozen kinds, a bare Exception among them
         raise RayError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from None
     return ray
 
@@ -128,15 +131,7 @@ def start(address: str, settings: EngineSettings, workers: int, hosts: int) -> N
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    specs = {"directory": Part(role="directory", name="directory")}
-    for number, endpoint in enumerate(settings.scores.split(",")[:RELAYS], 1):
-        specs[f"relay-{number}"] = Part(
-            role="relay", name=f"relay-{number}", intake=free_endpoint(), scores=endpoint
-        )
-    keepers = [
-        _keeper(ray, name, WorkerSpec(settings=settings, part=part), 0.0, here)
-        for name, part in specs.items()
-    ]
+    keepers = [_keeper(ray, spec.name, spec, 0.0, here) for spec in hub_specs(settings)]
     for number in range(1, hosts + 1):
         share = workers // hosts + (number <= workers % hosts)
         spec, name = host_spec(settings, share), f"host-{number}"
