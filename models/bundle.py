@@ -54,6 +54,16 @@ class Bundle:
                 f"{self.directory}: no ONNX graph {graph!r}, expected one of: {known}"
             ) from None
 
+    def cpu_path(self, graph: GraphName) -> Path:
+        """ONNX file of a graph for a CPU: the one in 8 bits where there is one.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+        """
+        if graph in self.config.quantised:
+            return self.directory / self.config.quantised[graph]
+        return self.path(graph)
+
     @property
     def weights_path(self) -> Path:
         """Weights of every module, for PyTorch."""
@@ -149,7 +159,7 @@ def _download(repository: str) -> Path:
 
 
 def _check_files(directory: Path, config: BundleConfig) -> None:
-    named = set(config.graphs.values()) | {CALIBRATION}
+    named = {*config.graphs.values(), *config.quantised.values(), CALIBRATION}
     unlisted = sorted(named - config.files.keys())
     if unlisted:
         raise BundleError(f"{directory / CONFIG}: files: no sha256 of {', '.join(unlisted)}")

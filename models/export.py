@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.bundle import CALIBRATION, CARD, CONFIG, WEIGHTS, BundleError, digest
@@ -21,6 +23,7 @@ from models.fusion import FusionNetwork
 from models.network import SentimentNetwork
 from models.precision import lowered
 from models.preprocessing import N_MELS
+from models.quantisation import quantise_images
 from models.spec import (
     MODALITIES,
     PROJECTIONS,
@@ -64,6 +67,9 @@ class Parts:
     made_graphs: Mapping[GraphName, Path] = field(default_factory=dict)
     """ONNX graphs that were made before (recogniser, text encoder): files that are taken along
     under their own names. Two graphs may be one file."""
+
+    quantised: Mapping[GraphName, Path] = field(default_factory=dict)
+    """Graphs in 8 bits that were made before, for a CPU, beside those of the modules."""
 
     @property
     def modules(self) -> Mapping[GraphName, nn.Module]:
@@ -162,6 +168,7 @@ def write_bundle(
     card: str,
     half: bool = False,
     extra_files: Mapping[str, Path] | None = None,
+    crops: NDArray[np.float32] | None = None,
 ) -> BundleConfig:
     """Write a bundle, whole or not at all.
 
@@ -173,6 +180,7 @@ def write_bundle(
         card: text of README.md.
         half: float16 arithmetic inside the ONNX graphs; inputs and outputs stay float32.
         extra_files: other files to take along, by name in the bundle.
+        crops: [N, C, S, S] inputs of the face encoder, to make its graph in 8 bits from.
 
     Raises:
         BundleError: the directory holds something that is not a bundle.
@@ -190,6 +198,15 @@ def write_bundle(
         for name, made in parts.made_graphs.items():
             graphs[name] = made.name
             shutil.copyfile(made, work / made.name)
+        quantised: dict[GraphName, str] = {}
+        for name, made in parts.quantised.items():
+            quantised[name] = f"{name}_int8.onnx"
+            shutil.copyfile(made, work / quantised[name])
+        if crops is not None and "video_encoder" in graphs:
+            quantised["video_encoder"] = "video_encoder_int8.onnx"
+            quantise_images(
+                work / graphs["video_encoder"], work / quantised["video_encoder"], crops
+            )
         _write_weights(parts, work / WEIGHTS)
         (work / CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n")
         (work / CARD).write_text(card)
@@ -211,6 +228,7 @@ def write_bundle(
             recogniser=parts.recogniser,
             precision="float16" if half else "float32",
             graphs=graphs,
+            quantised=quantised,
             files={file.name: digest(file) for file in sorted(work.iterdir())},
         )
         (work / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+BATCHES = 8
+"""Steps of calibration, to keep few activations in memory at once."""
+PERCENTILE = 99.999
 
 
 def quantise_products(source: Path, target: Path, skip: Sequence[str] = ()) -> None:
@@ -37,6 +43,60 @@ def quantise_products(source: Path, target: Path, skip: Sequence[str] = ()) -> N
             nodes_to_exclude=list(skip),
             extra_options={"MatMulConstBOnly": True},
         )
+    finally:
+        root.setLevel(level)
+
+
+def quantise_images(source: Path, target: Path, pictures: NDArray[np.float32]) -> None:
+    """Run a convolutional graph in 8 bits from end to end, with steps fixed beforehand.
+
+    Steps of activations come from example inputs: they hold all but one of a hundred thousand
+    values, so that a single bright pixel does not cost everybody resolution. Weights have a step
+    per channel and take 7 of the 8 bits, as in ``quantise_products``.
+
+    Args:
+        source: float32 graph with one input.
+        target: where the quantised one goes.
+        pictures: [N, C, S, S] inputs as the graph will see them; a few hundred.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Examples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, name: str) -> None:
+            self._batches = iter([{name: batch} for batch in np.array_split(pictures, BATCHES)])
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(self._batches, None)
+
+    import onnx
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            prepared = Path(scratch) / "prepared.onnx"
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            name = onnx.load(prepared).graph.input[0].name
+            quantize_static(
+                prepared,
+                target,
+                Examples(name),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,
+                calibrate_method=CalibrationMethod.Percentile,
+                extra_options={"CalibPercentile": PERCENTILE},
+            )
     finally:
         root.setLevel(level)
 

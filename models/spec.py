@@ -201,6 +201,8 @@ class BundleConfig(Spec):
     """Arithmetic inside the ONNX graphs; their inputs and outputs are float32."""
     graphs: dict[GraphName, str]
     """Graph name to ONNX file; a graph may be missing where only PyTorch can run it."""
+    quantised: dict[GraphName, str] = {}
+    """The same graphs in 8 bits, which ONNX Runtime takes on a CPU: graph name to file."""
     files: dict[str, str]
     """Every other file of the bundle to its sha256."""
 

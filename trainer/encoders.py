@@ -90,6 +90,8 @@ class Assembly:
     """Frozen modules out of other bundles, to go into this one."""
     student: StudentTextSimulation | None = None
     face: FaceEncoder | None = None
+    quantised: dict[GraphName, Path] = field(default_factory=dict)
+    """Graphs in 8 bits out of other bundles."""
     adapter: Path | None = None
     hears: Recogniser | None = None
     made: dict[GraphName, Path] = field(default_factory=dict)
@@ -216,6 +218,7 @@ class Assembly:
             video_spec=self.video_spec,
             recogniser=RecogniserSpec(tokens=TOKENS) if "recogniser_lower" in self.made else None,
             made_graphs=self.made,
+            quantised=self.quantised,
         )
         return parts, extra | self.taken
 
@@ -329,6 +332,8 @@ class Assembly:
                 raise AssemblyError(f"{bundle.directory}: has no face encoder")
             self.video_spec = spec = spec_there
             self.face, encoder = module, module
+            if "video_encoder" in bundle.config.quantised:
+                self.quantised["video_encoder"] = bundle.cpu_path("video_encoder")
             identity = f"face/{bundle.config.name}/{weights_digest(module)}"
         crops = CropExtractor(self._reader, spec)
         self.extractors.append(ImageFrameExtractor(crops, encoder, spec.dim, identity))

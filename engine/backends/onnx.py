@@ -51,9 +51,8 @@ class OnnxBackend:
             if graph in WORDS:
                 continue  # run by threads of their own
             try:
-                session = ort.InferenceSession(
-                    str(bundle.path(graph)), options, providers=_providers(device)
-                )
+                path = bundle.cpu_path(graph) if device == "cpu" else bundle.path(graph)
+                session = ort.InferenceSession(str(path), options, providers=_providers(device))
             except Exception as error:  # onnxruntime raises a type of its own per cause
                 raise BackendError(f"onnxruntime cannot load {graph}: {error}") from error
             # ONNX Runtime falls back to the CPU without a word.

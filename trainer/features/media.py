@@ -20,6 +20,7 @@ from engine.settings import EngineSettings
 from engine.settings import load as load_settings
 from engine.wire.jpeg import opened
 from engine.wire.messages import Audio, Video
+from models.framing import cut, whole
 from models.preprocessing import SAMPLE_RATE_HZ, to_float
 from trainer.corpus import CorpusError, Media
 
@@ -48,7 +49,7 @@ class MediaReader:
     def crop_settings(self) -> str:
         """Short digest of the settings that crops depend on (``UNDERTONE_*``, file)."""
         capture = self._settings.capture
-        told = f"{self._settings.faces!r}/{capture.video_rate_hz}/{capture.crop_px}"
+        told = f"{self._settings.faces!r}/{capture.video_rate_hz}/{capture.crop_format}"
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def samples(self, media: Media) -> NDArray[np.float32]:
@@ -66,21 +67,38 @@ class MediaReader:
             raise CorpusError(f"{media.path}: no sound between {media.start_s} and {media.end_s} s")
         return to_float(cut)
 
-    def crops(self, media: Media) -> tuple[list[Crop], float]:
-        """Face crops [H, W, 3] (BGR) of a clip, and its length in seconds; one for a still.
+    def crops(self, media: Media, size_px: int) -> tuple[list[Crop], float]:
+        """Face crops [size_px, size_px, 3] (BGR) of a clip, and its seconds; one for a still.
+
+        A still is a face already: its central square is cut as a camera's face is.
 
         Raises:
             CorpusError: it cannot be decoded, or no face was found.
         """
         if media.still:
-            return [decode_picture(media)], 0.0
+            picture = decode_picture(media)
+            crop = cut(picture, whole(picture), size_px)
+            assert crop is not None  # a picture's own square lies within it
+            return [crop], 0.0
+        self._take_size(size_px)
         recording = self._whole(media)
         end_s = recording.seconds if media.end_s is None else media.end_s
-        inside = (recording.crop_times_s > media.start_s) & (recording.crop_times_s <= end_s)
+        # A stretch begins after its start, so that neighbours share no picture; a file's first
+        # picture belongs to the stretch that begins with the file.
+        after = recording.crop_times_s > (media.start_s or -1.0)
+        inside = after & (recording.crop_times_s <= end_s)
         found = [crop for crop, kept in zip(recording.crops, inside, strict=True) if kept]
         if not found:
             raise CorpusError(f"{media.path}: no face between {media.start_s} and {end_s:.1f} s")
         return found, end_s - media.start_s
+
+    def _take_size(self, size_px: int) -> None:
+        """From now on, crops are of this size: they are cut from the picture once."""
+        capture = self._settings.capture
+        if capture.crop_px != size_px:
+            capture = capture.model_copy(update={"crop_px": size_px})
+            self._settings = self._settings.model_copy(update={"capture": capture})
+            self._path = self._recording = None
 
     def _sound(self, media: Media) -> NDArray[np.int16]:
         if media.end_s is not None:  # a stretch of a longer file: the next clip wants it, too

@@ -28,7 +28,7 @@ class CropExtractor:
         self._spec = spec or face_spec()
         size, channels = self._spec.size_px, self._spec.channels_in
         self.shape: tuple[int, ...] = (channels, size, size)
-        self.identity = f"crops/{channels}x{size}/{self._spec.colour}/{reader.crop_settings}/2"
+        self.identity = f"crops/{channels}x{size}/{self._spec.colour}/{reader.crop_settings}/3"
 
     def takes(self, clip: Clip) -> bool:
         """Clips with a picture or a video."""
@@ -39,8 +39,8 @@ class CropExtractor:
         return [self._one(clip) for clip in clips]
 
     def _one(self, clip: Clip) -> Extracted:
-        crops, seconds = self._reader.crops(media_of(clip.video))
         spec = self._spec
+        crops, seconds = self._reader.crops(media_of(clip.video), spec.size_px)
         frames = [normalise_crop(c, spec.size_px, spec.channels_in, spec.colour) for c in crops]
         return Extracted(np.stack(frames), seconds)
 
