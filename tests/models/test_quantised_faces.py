@@ -1,4 +1,4 @@
-"""The face network in 8 bits: close to the exact one, taken by a CPU, passed on to later bundles."""
+"""The face network in 8 bits: close to the exact one, taken by a CPU and by later bundles."""
 
 from dataclasses import replace
 from pathlib import Path
