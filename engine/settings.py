@@ -139,6 +139,17 @@ class InferenceSettings(Section):
     """How long a valence is held, its interval growing, after voice and face are gone."""
 
 
+class WordsSettings(Section):
+    """Words that are understood from speech, where the bundle has a recogniser."""
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    """auto: words where the bundle has a recogniser; on: fail where it has none; off: none."""
+    delay_ms: int = Field(750, ge=300, le=5_000)
+    """From the end of a word to the first window that may know it: the machine's time to read."""
+    publish: bool = False
+    """Let scores carry the words themselves. Off: they never leave the worker's memory."""
+
+
 class TensorrtSettings(Section):
     """Plans of the TensorRT backend."""
 
@@ -205,6 +216,7 @@ class EngineSettings(BaseSettings):
     speech: SpeechSettings = SpeechSettings()
     faces: FaceSettings = FaceSettings()
     inference: InferenceSettings = InferenceSettings()
+    words: WordsSettings = WordsSettings()
     tensorrt: TensorrtSettings = TensorrtSettings()
     security: SecuritySettings = SecuritySettings()
     cluster: ClusterSettings = ClusterSettings()

@@ -21,7 +21,9 @@ def example_inputs(config: BundleConfig) -> list[tuple[str, Inputs]]:
     examples: list[tuple[str, Inputs]] = []
     audio = config.audio_encoder
     if audio is not None:
-        hop = max(1, int(HOP_S * audio.input_rate_hz) // audio.stride) * audio.stride
+        hop = max(audio.block, int(HOP_S * audio.input_rate_hz) // audio.stride) * audio.stride
+        if audio.block > 1:
+            hop = audio.block * audio.stride
         shape = (64,) if audio.input == "log_mel" else ()
         for batch in (1, 2):
             zeros = np.zeros((batch, audio.left_context + hop, *shape), np.float32)

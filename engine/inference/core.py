@@ -18,9 +18,11 @@ from engine.inference.forward import Fused, Fuser, TextEncode, encode
 from engine.inference.grid import Due
 from engine.inference.rolling import Observation
 from engine.inference.stream import StreamState, fault_of
+from engine.inference.text.backlog import Job
+from engine.inference.text.recognition import WordsSource
 from engine.inference.text.spoken import SpeechSimulator
 from engine.inference.window import Window, cut
-from engine.settings import InferenceSettings
+from engine.settings import InferenceSettings, WordsSettings
 from engine.wire.fields import WireError
 from engine.wire.jpeg import opened
 from engine.wire.membership import Held
@@ -61,6 +63,8 @@ class InferenceCore:
             takes every message's clock as ours (a clip read from a file).
         encode_text: a transcript to its frames; None counts transcripts as unavailable.
         simulate_speech: text simulation by speech segment, for a bundle with a language model.
+        words: reads what is said, for a bundle with a recogniser; None: no words.
+        words_settings: when words count, and whether scores carry them.
         timer: nanoseconds for measuring the stages.
     """
 
@@ -73,6 +77,8 @@ class InferenceCore:
         clock: Clock | None = None,
         encode_text: TextEncode | None = None,
         simulate_speech: SpeechSimulator | None = None,
+        words: WordsSource | None = None,
+        words_settings: WordsSettings | None = None,
         timer: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._config = bundle.config
@@ -81,6 +87,8 @@ class InferenceCore:
         self._clock = clock
         self._encode_text = encode_text
         self._simulate_speech = simulate_speech
+        self._words = words
+        self._words_settings = words_settings or WordsSettings()
         self._timer = timer
         self._streams: dict[str, StreamState] = {}
         self._touched: set[str] = set()
@@ -102,7 +110,8 @@ class InferenceCore:
     @property
     def counters(self) -> dict[str, int]:
         """Everything counted so far, by name."""
-        return dict(self._counters)
+        words = self._words.counters if self._words is not None else {}
+        return {**self._counters, **words}
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -140,14 +149,24 @@ class InferenceCore:
             if name not in self._streams and len(self._streams) >= self._settings.max_streams:
                 self._counters["streams_refused"] += 1
                 return False
-            state = StreamState(message.envelope, self._config, self._settings, self._clock, now_ns)
+            state = StreamState(
+                message.envelope,
+                self._config,
+                self._settings,
+                self._clock,
+                now_ns,
+                None if self._words is None else self._words_settings.delay_ms,
+            )
             if (offset_ns := self._offsets.get(state.clock)) is not None:
                 state.measured_offset(offset_ns)
             if name not in self._streams:
                 heapq.heappush(self._deadlines, (state.deadline_ns, name))
             self._streams[name] = state
         self._touched.add(name)
-        return state.push(message, now_ns, self._counters)
+        taken = state.push(message, now_ns, self._counters)
+        if self._words is not None and state.to_read:
+            self._ask_for_words(self._words, state, now_ns)
+        return taken
 
     def learn_clock(self, clock: Clock, offset_ns: int) -> None:
         """Compare stamps of ``clock`` through a measured offset: our clock minus that one."""
@@ -204,6 +223,8 @@ class InferenceCore:
         started = self._timer()
         if self._simulate_speech is not None:
             self._exchange_speech(self._simulate_speech, [state for state, _ in due])
+        if self._words is not None:
+            self._take_words(self._words)
         encode([s for s, _ in due], self._backend, self._encode_text, self._counters)
         windows = [cut(state, window, self._settings) for state, window in due]
         encoded = self._timer()
@@ -262,6 +283,24 @@ class InferenceCore:
             else:
                 owner.audio.accept_spoken(spoken)
 
+    def _ask_for_words(self, words: WordsSource, state: StreamState, now_ns: int) -> None:
+        """Hand over the readings that a chunk of sound gave rise to."""
+        assert state.words is not None
+        for reading in state.to_read:
+            needed_ns = reading.counts_from_ns + state.offset_ns
+            words.submit(Job(state.name, state.words.session, reading, now_ns, needed_ns))
+        state.to_read.clear()
+
+    def _take_words(self, words: WordsSource) -> None:
+        """File what was read since the last windows."""
+        for item in words.collect():
+            owner = self._streams.get(item.stream)
+            # The stream may be gone, or begun again, by the time that its words are there.
+            if owner is None or owner.words is None or owner.words.session != item.session:
+                self._counters["words_late"] += 1
+            else:
+                self._counters["words_late"] += owner.words.add(item.passage, item.frames)
+
     def _score(
         self, window: Window, fused: Fused | None, now_ns: int, stages_ns: tuple[int, int]
     ) -> Score:
@@ -307,7 +346,7 @@ class InferenceCore:
                 video=_state_of(
                     window, fused, said, "video", state.video.quality(window.due.start_ns, end_ns)
                 ),
-                text=_state_of(window, fused, said, "text", None),
+                text=_state_of(window, fused, said, "text", window.text_quality),
             ),
             mixed=contradict(said.values()) if len(said) > 1 else None,
             transcript=TextState(source=window.text_source),

@@ -16,6 +16,7 @@ from engine.inference.stream import StreamState
 from engine.inference.tracks.audio import AudioTrack, Segment
 from engine.inference.tracks.evidence import Evidence, TimedStream
 from engine.inference.tracks.rings import Frames
+from engine.inference.tracks.words import WordsTrack
 from engine.inference.window import Window
 from models.bundle import Bundle
 from models.spec import MODALITIES, GraphName
@@ -37,8 +38,16 @@ def encode(
 ) -> None:
     """Encode what waits in ``streams`` and leave the projected frames in their tracks."""
     segments = [(stream.audio, segment) for stream in streams for segment in stream.audio.prepare()]
+    # A recogniser's activations are quantised by the range that a run sees: alone, a stream's
+    # frames do not depend on the others'.
+    alone = any(stream.audio.in_blocks for stream in streams)
     _run_sequences(
-        backend, "audio_encoder", segments, lambda segment: segment.audio, AudioTrack.accept_audio
+        backend,
+        "audio_encoder",
+        segments,
+        lambda segment: segment.audio,
+        AudioTrack.accept_audio,
+        rows=1 if alone else MAX_ROWS,
     )
     _run_sequences(
         backend, "text_simulation", segments, lambda segment: segment.text, AudioTrack.accept_text
@@ -53,7 +62,7 @@ def encode(
                 stream.text.accept(message, frames)
     _project(backend, "audio_projection", [stream.audio.frames for stream in streams])
     texts = [text for stream in streams for text in (stream.audio.text, stream.text.frames)]
-    _project(backend, "text_projection", texts)
+    _project(backend, "text_projection", [*texts, *(stream.words for stream in streams)])
     _project(backend, "video_projection", [stream.video.frames for stream in streams])
 
 
@@ -63,19 +72,23 @@ def _run_sequences(
     segments: list[tuple[AudioTrack, Segment]],
     stream_of: Callable[[Segment], TimedStream | None],
     accept: Callable[[AudioTrack, Segment, Frames], None],
+    rows: int = MAX_ROWS,
 ) -> None:
-    jobs: list[tuple[AudioTrack, Segment, Frames]] = []
-    for track, segment in segments:
-        sequence = stream_of(segment)
-        inputs = sequence.pending() if sequence is not None else None
-        if inputs is not None:
-            jobs.append((track, segment, inputs))
-    for first in range(0, len(jobs), MAX_ROWS):
-        batch = jobs[first : first + MAX_ROWS]
-        stacked = pad_left([inputs for _, _, inputs in batch])
-        outputs = backend.run(graph, {"input": stacked})["frames"]
-        for (track, segment, _), output in zip(batch, outputs, strict=True):
-            accept(track, segment, output)
+    waiting = segments
+    while waiting:  # more than once only where an encoder takes block by block
+        jobs: list[tuple[AudioTrack, Segment, Frames]] = []
+        for track, segment in waiting:
+            sequence = stream_of(segment)
+            inputs = sequence.pending() if sequence is not None else None
+            if inputs is not None:
+                jobs.append((track, segment, inputs))
+        for first in range(0, len(jobs), rows):
+            batch = jobs[first : first + rows]
+            stacked = pad_left([inputs for _, _, inputs in batch])
+            outputs = backend.run(graph, {"input": stacked})["frames"]
+            for (track, segment, _), output in zip(batch, outputs, strict=True):
+                accept(track, segment, output)
+        waiting = [(track, segment) for track, segment, _ in jobs]
 
 
 def _encode_faces(streams: Sequence[StreamState], backend: Backend) -> None:
@@ -86,7 +99,9 @@ def _encode_faces(streams: Sequence[StreamState], backend: Backend) -> None:
         track.accept(frames, t_end_ns)
 
 
-def _project(backend: Backend, graph: GraphName, evidence: Sequence[Evidence | None]) -> None:
+def _project(
+    backend: Backend, graph: GraphName, evidence: Sequence[Evidence | WordsTrack | None]
+) -> None:
     jobs = [(item, rows) for item in evidence if item and (rows := item.pending()) is not None]
     found = _run_rows(backend, graph, [rows for _, rows in jobs], MAX_FRAMES)
     for (item, _), projected in zip(jobs, found, strict=True):

@@ -10,6 +10,7 @@ from engine.capture.clip import read_clip
 from engine.inference.core import InferenceCore
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
+from engine.inference.text.words import words_source
 from engine.settings import EngineSettings
 from engine.wire.messages import Message, Score
 from models.bundle import Bundle
@@ -23,15 +24,15 @@ def score_clip(
     Raises:
         engine.capture.CaptureError: the clip is missing, or holds neither sound nor picture.
     """
-    config = bundle.config
+    reader = GivenTextEncoder(bundle, wait=True)
     core = InferenceCore(
         bundle,
         backend,
         settings.inference,
-        encode_text=GivenTextEncoder(
-            config.text_encoder, config.network.text_dim, True, bundle.directory
-        ),
+        encode_text=reader,
         simulate_speech=speech_simulator(bundle, wait=True),
+        words=words_source(bundle, settings.words, reader, now=None),
+        words_settings=settings.words,
     )
     yield from score_messages(core, read_clip(path, settings))
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from engine.inference.explanation import Said
 from engine.inference.grid import Due, HopGrid
 from engine.inference.rolling import RollingValence
+from engine.inference.text.pieces import Reading
 from engine.inference.tracks.audio import JITTER_NS, AudioTrack
 from engine.inference.tracks.evidence import NS_PER_S
 from engine.inference.tracks.text import TextTrack
 from engine.inference.tracks.video import VideoTrack
+from engine.inference.tracks.words import WordsTrack
 from engine.settings import InferenceSettings
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope, Text, Video
 from models.spec import BundleConfig
@@ -44,7 +46,9 @@ class StreamState:
         settings: InferenceSettings,
         local: Clock | None,
         now_ns: int,
+        words_delay_ms: int | None = None,
     ) -> None:
+        """``words_delay_ms``: None where no words are read."""
         self.name = first.stream
         self.clock = first.clock
         self.epoch = first.epoch
@@ -58,6 +62,11 @@ class StreamState:
         self.audio = AudioTrack(config)
         self.video = VideoTrack(config)
         self.text = TextTrack(config)
+        self.words: WordsTrack | None = None
+        self.to_read: list[Reading] = []
+        """Readings that were not asked for yet."""
+        if config.recogniser is not None and words_delay_ms is not None:
+            self.words = WordsTrack(config.recogniser, config, words_delay_ms)
         self.rolling = RollingValence(
             settings.half_life_s, settings.hold_s, warm_up_s=config.window_ms / 1000.0
         )
@@ -128,6 +137,8 @@ class StreamState:
             counters["audio_gaps"] += gaps
             if begins or gaps:
                 self.grid.align(envelope.t_start_ns)
+            if self.words is not None:
+                self.to_read += self.words.push(message, gaps, self.grid.t0_ns)
         return True
 
     def _refusal(self, message: Input, now_ns: int) -> str | None:
@@ -195,7 +206,7 @@ class StreamState:
         new = {
             "audio": self.audio.voiced.covered_ns(since_ns, end_ns) > 0,
             "video": self.video.seen.covered_ns(since_ns, end_ns) > 0,
-            "text": self.text.is_new,
+            "text": self.text.is_new or (self.words is not None and self.words.is_new(end_ns)),
         }
         return frozenset(name for name, is_new in new.items() if is_new)
 
@@ -206,6 +217,8 @@ class StreamState:
         self.audio.finish(before_ns)
         self.video.finish(before_ns)
         self.text.finish(before_ns)
+        if self.words is not None:
+            self.words.finish(end_ns)
 
 
 def fault_of(message: Input, local: Clock | None, now_ns: int) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.inference.grid import Due
 from engine.inference.stream import StreamState
+from engine.inference.text.transcript import Word
 from engine.inference.tracks.rings import Frames
 from engine.settings import InferenceSettings
 from engine.wire.messages import TextSource
@@ -23,6 +25,10 @@ class Window:
     voiced: float
     """Share of the sound in the window that is voiced."""
     text_source: TextSource
+    text_quality: float | None
+    """How surely the words were understood, 0 to 1; None where nothing was read."""
+    words: tuple[Word, ...]
+    """What was understood, while it counts."""
     is_new: bool
     """Whether any of its modalities brought evidence since the last window."""
 
@@ -47,12 +53,21 @@ def cut(state: StreamState, due: Due, settings: InferenceSettings) -> Window:
         "text": 0.0,
     }
     frames: dict[str, Frames | None] = dict.fromkeys(MODALITIES)
+    quality: float | None = None
+    words: tuple[Word, ...] = ()
+    least_text = settings.min_coverage
     recent_ns = max(start_ns, end_ns - settings.max_age_ms * 1_000_000)
     # Silence is not evidence: without a voice neither the sound nor what it simulates counts.
     if audio.voiced.covered_ns(recent_ns, end_ns) and audio.frames is not None:
         frames["audio"] = audio.frames.between(start_ns, end_ns)
         if (simulated := audio.simulated(start_ns, end_ns)) is not None:
             frames["text"], coverage["text"] = simulated
+        if state.words is not None and (known := state.words.at(end_ns)) is not None:
+            passage, frames["text"] = known
+            coverage["text"] = _share(passage.spans, start_ns, end_ns)
+            quality = passage.quality
+            if coverage["text"] > 0:
+                words, least_text = passage.words, 0.0  # a short word may say everything
     if video.seen.covered_ns(recent_ns, end_ns) and video.frames is not None:
         frames["video"] = video.frames.between(start_ns, end_ns)
     source: TextSource = "simulated"
@@ -60,12 +75,19 @@ def cut(state: StreamState, due: Due, settings: InferenceSettings) -> Window:
     if given_ns and 2 * given_ns >= voiced_ns:
         frames["text"] = given.frames.between(start_ns, end_ns)
         coverage["text"] = given_ns / (end_ns - start_ns)
-        source = "given"
+        source, quality, words, least_text = "given", None, (), settings.min_coverage
     for name, rows in frames.items():
-        if rows is None or not len(rows) or coverage[name] < settings.min_coverage:
+        least = least_text if name == "text" else settings.min_coverage
+        if rows is None or not len(rows) or coverage[name] < least:
             frames[name] = None
     if frames["text"] is None:
-        source = "none"
+        source, words = "none", ()
     voiced = min(voiced_ns / heard_ns, 1.0) if heard_ns else 0.0
     is_new = any(frames[name] is not None for name in state.news(end_ns))
-    return Window(state, due, frames, coverage, voiced, source, is_new)
+    return Window(state, due, frames, coverage, voiced, source, quality, words, is_new)
+
+
+def _share(spans: Sequence[tuple[int, int]], start_ns: int, end_ns: int) -> float:
+    """Share of a window that spans cover."""
+    covered = sum(max(0, min(stop, end_ns) - max(start, start_ns)) for start, stop in spans)
+    return min(covered / (end_ns - start_ns), 1.0)

@@ -17,6 +17,7 @@ from engine.inference.membership import Doors, Membership
 from engine.inference.service import CommandError, Desk
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
+from engine.inference.text.words import words_source
 from engine.inference.warm_up import rehearse
 from engine.pulse import Pulse
 from engine.settings import EngineSettings
@@ -89,15 +90,16 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
     for reason in choice.reasons:
         log.info("%s", reason)
     config = bundle.config
+    reader = GivenTextEncoder(bundle, wait=False)
     core = InferenceCore(
         bundle,
         choice.backend,
         settings.inference,
         clock=clock,
-        encode_text=GivenTextEncoder(
-            config.text_encoder, config.network.text_dim, False, bundle.directory
-        ),
+        encode_text=reader,
         simulate_speech=speech_simulator(bundle, wait=False),
+        words=words_source(bundle, settings.words, reader, now_ns),
+        words_settings=settings.words,
     )
     process = psutil.Process()
     untrained = "" if config.trained else ", untrained"

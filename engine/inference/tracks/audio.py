@@ -33,6 +33,8 @@ class Segment:
     text: TimedStream | None
     mel: LogMel | None
     chunks: list[NDArray[np.int16]] = field(default_factory=list)
+    voiced: list[NDArray[np.bool_]] = field(default_factory=list)
+    """Which samples of the chunks are speech."""
     t_end_ns: int = 0
     samples: int = 0
     """Samples that went through ``mel`` so far."""
@@ -46,6 +48,8 @@ class AudioTrack:
         self.heard = Spans()
         self.voiced = Spans()
         self._spec = config.audio_encoder
+        self.in_blocks = self._spec is not None and self._spec.block > 1
+        """Whether the encoder takes whole blocks of sound, of one stream at a time."""
         self._text_spec = config.text_simulation
         self._segments: deque[Segment] = deque()
         window_s = config.window_ms / 1000.0
@@ -91,6 +95,8 @@ class AudioTrack:
                 self._segments.append(self._new_segment(self._spec))
             segment = self._segments[-1]
             segment.chunks.append(message.samples)
+            if self._spec.block > 1:
+                segment.voiced.append(_voiced_samples(message))
             segment.t_end_ns = end_ns
         return gap
 
@@ -116,7 +122,12 @@ class AudioTrack:
             if segment.mel is not None:
                 inputs, per_input, rest = segment.mel.push(samples), HOP, segment.samples % HOP
             back = rest + per_input * np.arange(len(inputs) - 1, -1, -1, dtype=np.int64)
-            segment.audio.push(inputs, segment.t_end_ns - back * NS_PER_S // SAMPLE_RATE_HZ)
+            t_end_ns = segment.t_end_ns - back * NS_PER_S // SAMPLE_RATE_HZ
+            voiced = None
+            if segment.voiced and segment.mel is None:
+                voiced = np.concatenate(segment.voiced)
+                segment.voiced.clear()
+            segment.audio.push(inputs, t_end_ns, voiced)
         return list(self._segments)
 
     def accept_audio(self, segment: Segment, output: Frames) -> None:
@@ -155,3 +166,10 @@ class AudioTrack:
         self.heard.forget(before_ns)
         self.voiced.forget(before_ns)
         self._spoken.forget(before_ns)
+
+
+def _voiced_samples(message: Audio) -> NDArray[np.bool_]:
+    """Which samples [N] of a chunk are speech."""
+    size = SAMPLE_RATE_HZ * message.frame_ms // 1000
+    flags = np.repeat(np.array(message.speech, np.bool_), size)[: len(message.samples)]
+    return np.pad(flags, (0, len(message.samples) - len(flags)))

@@ -27,21 +27,33 @@ class TimedStream:
         self._stride = spec.stride
         self._t_end: Times = np.zeros(0, np.int64)
 
-    def push(self, inputs: NDArray[np.float32], t_end_ns: Times) -> None:
-        """Add inputs [n, F] that end at ``t_end_ns`` [n]."""
-        self._stream.push(inputs)
+    def push(
+        self,
+        inputs: NDArray[np.float32],
+        t_end_ns: Times,
+        voiced: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Add inputs [n, F] that end at ``t_end_ns`` [n]; ``voiced`` [n]: which are speech."""
+        self._stream.push(inputs, voiced)
         self._t_end = np.concatenate((self._t_end, t_end_ns))
 
     def pending(self) -> NDArray[np.float32] | None:
-        """Left context and whole strides of new inputs [N, F]; None without a whole stride."""
-        return self._stream.pending()
+        """Left context and whole strides of new inputs [N, F]; None without a whole stride.
+
+        With blocks there may be another one as soon as this one is accepted.
+        """
+        before = self._stream.consumed
+        pending = self._stream.pending()
+        self._t_end = self._t_end[self._stream.consumed - before :]  # passed over: no voice
+        return pending
 
     def accept(self, frames: Frames) -> tuple[Frames, Times]:
         """Take the graph's frames for ``pending``; return the new ones [k, D] and their ends."""
-        count = len(self._t_end) // self._stride
+        before = self._stream.consumed
         new = self._stream.accept(frames)
-        t_end_ns = self._t_end[self._stride - 1 : count * self._stride : self._stride]
-        self._t_end = self._t_end[count * self._stride :]
+        count = self._stream.consumed - before
+        t_end_ns = self._t_end[self._stride - 1 : count : self._stride]
+        self._t_end = self._t_end[count:]
         return new, t_end_ns
 
 
