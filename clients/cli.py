@@ -113,6 +113,10 @@ def record(
     rotate_minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Go on in another file after this long.")
     ] = None,
+    words: Annotated[
+        bool,
+        typer.Option("--words", help="Record what people said, where the engine publishes it."),
+    ] = False,
 ) -> None:
     """Record scores until Ctrl-C (or --seconds); never overwrites a file."""
     from clients.recorder import run, stop_flag
@@ -124,7 +128,7 @@ def record(
     with _subscriber(scores, stream, keys) as subscriber, open_recording(out, new) as recording:
         _tell([f"recording {scores} into {out}; Ctrl-C ends it"])
         with stop_flag() as stopped:
-            rows = run(subscriber, recording, seconds, stopped)
+            rows = run(subscriber, recording, seconds, stopped, words)
     files = f" in {recording.files} files" if isinstance(recording, Rotating) else ""
     _tell([f"{rows} scores in {out}{files}"])
 

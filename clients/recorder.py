@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from msgspec.structs import replace
+
 from clients.record import Recording
 from clients.subscriber import Subscriber
 from engine.wire.messages import Score
@@ -20,8 +22,11 @@ def run(
     recording: Recording,
     seconds: float | None,
     stopped: Callable[[], bool],
+    words: bool = False,
 ) -> int:
     """Record for ``seconds`` (None: for ever) or until ``stopped``; return how many scores.
+
+    Without ``words`` what people said is left out, even where the engine publishes it.
 
     Raises:
         OSError: the disk is full or gone.
@@ -35,10 +40,17 @@ def run(
         over = stopped() or (end_s is not None and time.monotonic() >= end_s)
         for event in subscriber.poll(POLL_MS):
             if isinstance(event, Score):
-                recording.write(row_of(event))
+                recording.write(row_of(event if words else without_words(event)))
                 count += 1
         recording.tick()
     return count
+
+
+def without_words(score: Score) -> Score:
+    """A score that does not say what was understood."""
+    if score.transcript.words is None:
+        return score
+    return replace(score, transcript=replace(score.transcript, words=None))
 
 
 @contextmanager

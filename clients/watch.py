@@ -50,6 +50,7 @@ class Board:
             return Text(f"waiting for an engine on {self._endpoint} (undertone run)", "yellow")
         parts: list[RenderableType] = [
             score_table(self._scores.values(), f"Undertone on {self._endpoint}", width),
+            *self._captions(),
             Text(NOTICE, "dim"),
         ]
         workers = [f"{name} {status.state}" for name, status in sorted(self._status.items())]
@@ -60,6 +61,19 @@ class Board:
         for name, missing in self.lost.items():
             parts.append(Text(f"stream {name}: {missing} scores lost on the way here", "red"))
         return Group(*parts)
+
+    def _captions(self) -> list[Text]:
+        """What was understood, a line for each stream whose scores carry words."""
+        said = [(name, caption(score)) for name, (score, _) in self._scores.items()]
+        return [Text(f"{name}: {words}", "italic") for name, words in said if words]
+
+
+def caption(score: Score) -> str:
+    """The words of a score as one line; those that may still change in brackets."""
+    words = score.transcript.words or ()
+    firm = " ".join(word.text for word in words if not word.tentative)
+    tentative = " ".join(word.text for word in words if word.tentative)
+    return f"{firm} ({tentative})".strip() if tentative else firm
 
 
 def watch(subscriber: Subscriber, endpoint: str, console: Console | None = None) -> None:
@@ -76,7 +90,8 @@ def lines(events: Iterable[Event]) -> Iterable[str]:
     """One line per event, for pipes and logs."""
     for event in events:
         if isinstance(event, Score):
-            yield score_line(event)
+            words = caption(event)
+            yield f"{score_line(event)}  {words}" if words else score_line(event)
         elif isinstance(event, Gap):
             yield f"{event.stream}  {event.missing} scores lost on the way here"
         elif isinstance(event, Stale):

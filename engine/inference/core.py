@@ -18,6 +18,7 @@ from engine.inference.forward import Fused, Fuser, TextEncode, encode
 from engine.inference.grid import Due
 from engine.inference.rolling import Observation
 from engine.inference.stream import StreamState, fault_of
+from engine.inference.text import transcript
 from engine.inference.text.backlog import Job
 from engine.inference.text.recognition import WordsSource
 from engine.inference.text.spoken import SpeechSimulator
@@ -40,6 +41,7 @@ from engine.wire.messages import (
     Text,
     TextState,
     Video,
+    Word,
 )
 from models.bundle import Bundle
 from models.spec import MODALITIES
@@ -47,6 +49,7 @@ from models.spec import MODALITIES
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
 MAX_CLOCKS = 1024
+MAX_WORDS, MAX_WORD = 256, 256
 MAX_RELEASED = 4096
 """Released streams that are remembered, against messages of theirs that are still under way."""
 MS = 1e6
@@ -349,7 +352,10 @@ class InferenceCore:
                 text=_state_of(window, fused, said, "text", window.text_quality),
             ),
             mixed=contradict(said.values()) if len(said) > 1 else None,
-            transcript=TextState(source=window.text_source),
+            transcript=TextState(
+                source=window.text_source,
+                words=_published(window.words) if self._words_settings.publish else None,
+            ),
             speaking=spoke_on,
             faces=state.video.faces if state.video.progress.is_live(end_ns, 10**9) else 0,
             latency_ms=Latency(
@@ -386,4 +392,15 @@ def _state_of(
         quality=quality,
         valence=None if own is None else own.valence,
         interval=None if own is None else Interval(own.low, own.high),
+    )
+
+
+def _published(words: Sequence[transcript.Word]) -> tuple[Word, ...] | None:
+    """Words as a score carries them, the newest; None where none counts."""
+    return (
+        tuple(
+            Word(word.text[:MAX_WORD], word.t_start_ns, word.t_end_ns, word.tentative)
+            for word in words[-MAX_WORDS:]
+        )
+        or None
     )

@@ -19,6 +19,7 @@ from engine.inference.tracks.rings import Frames
 from engine.inference.tracks.words import WordsTrack
 from engine.inference.window import Window
 from models.bundle import Bundle
+from models.hearing import levelled
 from models.spec import MODALITIES, GraphName
 
 MAX_ROWS = 16
@@ -48,6 +49,7 @@ def encode(
         lambda segment: segment.audio,
         AudioTrack.accept_audio,
         rows=1 if alone else MAX_ROWS,
+        level=alone,
     )
     _run_sequences(
         backend, "text_simulation", segments, lambda segment: segment.text, AudioTrack.accept_text
@@ -73,6 +75,7 @@ def _run_sequences(
     stream_of: Callable[[Segment], TimedStream | None],
     accept: Callable[[AudioTrack, Segment, Frames], None],
     rows: int = MAX_ROWS,
+    level: bool = False,
 ) -> None:
     waiting = segments
     while waiting:  # more than once only where an encoder takes block by block
@@ -85,6 +88,8 @@ def _run_sequences(
         for first in range(0, len(jobs), rows):
             batch = jobs[first : first + rows]
             stacked = pad_left([inputs for _, _, inputs in batch])
+            if level:
+                stacked = levelled(stacked)
             outputs = backend.run(graph, {"input": stacked})["frames"]
             for (track, segment, _), output in zip(batch, outputs, strict=True):
                 accept(track, segment, output)

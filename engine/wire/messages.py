@@ -182,7 +182,8 @@ class ModalityState(Struct, frozen=True):
     weight: Share
     """Its share in the fusion; the present ones sum to 1."""
     quality: Share | None = None
-    """Share of voiced frames (audio), mean detector score (video); nil if unknown."""
+    """Share of voiced frames (audio), mean detector score (video), how surely the words were
+    understood (text that is not given); nil if unknown."""
     valence: Valence | None = None
     """What it says of this window by itself, the others masked; nil if absent or not asked."""
     interval: Interval | None = None
@@ -197,10 +198,22 @@ class Modalities(Struct, frozen=True):
     text: ModalityState
 
 
+class Word(Struct, frozen=True):
+    """A word that was understood, and about when it was said."""
+
+    text: Label
+    t_start_ns: Natural
+    t_end_ns: Natural
+    tentative: bool
+    """The person is still speaking: it may yet be understood otherwise."""
+
+
 class TextState(Struct, frozen=True):
     """Where the text representation of a score comes from."""
 
     source: TextSource
+    words: Annotated[tuple[Word, ...], Meta(max_length=256)] | None = None
+    """What was understood; nil unless the engine's ``words.publish`` is set."""
 
 
 class Latency(Struct, frozen=True):

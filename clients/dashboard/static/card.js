@@ -49,11 +49,25 @@ export class Card {
     chip(find(".speech"), score.speaking, score.speaking ? "speaking" : "silent");
     chip(find(".faces"), score.faces > 0, facesText(score.faces));
     MODALITIES.forEach(([key], i) => this.showWeight(key, this.weights[i]));
+    this.showWords();
     find(".total").textContent = `${score.latency_total_ms.toFixed(1)} ms`;
     find(".stage-text").textContent = STAGES.map((stage) => `${stage} ${score[`latency_${stage}_ms`].toFixed(1)}`).join(" · ");
     STAGES.forEach((stage, i) => (this.stages[i].style.flexGrow = Math.max(0.001, score[`latency_${stage}_ms`])));
     this.showDrops();
     if (!find("canvas").hasAttribute("aria-label")) this.describe();
+  }
+
+  /** What was understood, where the engine publishes it; what may still change is paler. */
+  showWords() {
+    const words = JSON.parse(this.score.text_words ?? "[]") ?? [];
+    const caption = this.find(".caption");
+    caption.hidden = !words.length;
+    caption.replaceChildren(...words.map((word) => {
+      const span = document.createElement("span");
+      span.textContent = `${word.text} `;
+      span.classList.toggle("tentative", word.tentative);
+      return span;
+    }));
   }
 
   showWeight(key, root) {

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from engine.inference.text.backlog import Backlog, Job
 from engine.inference.text.transcript import Passage, Transcript
 from engine.inference.tracks.rings import Frames
+from models.hearing import levelled
 from models.preprocessing import to_float
 from models.recogniser.decoding import Transcription
 from models.spec import RecogniserSpec
@@ -85,7 +86,7 @@ class Transcripts:
 
     def recognise(self, job: Job) -> Recognised | None:
         """Carry out one reading; None where a later one made it needless."""
-        found = self._model.transcribe(to_float(job.reading.samples))
+        found = self._model.transcribe(levelled(to_float(job.reading.samples)))
         transcript = self._known.setdefault(job.session, Transcript(self._spec))
         self._known.move_to_end(job.session)
         while len(self._known) > MAX_TRANSCRIPTS:
