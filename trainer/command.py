@@ -5,38 +5,30 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.bundle import CONFIG, BundleError
-from models.pretrained import PretrainedError
+from models.bundle import BundleError
 from trainer.checkpoint import CheckpointError
-from trainer.corpus import Corpus, CorpusError, hold_back, join_features, merge
-from trainer.corpus import open as open_corpus
 from trainer.distributed import Team, join
 from trainer.encoders import AssemblyError
 from trainer.features.store import FeatureError
 from trainer.fit import FitError, StoppedError, choose_device, set_threads
+from trainer.opening import FAULTS, Opened, Places, opening
 from trainer.progress import TerminalProgress
-from trainer.recipe import Recipe, RecipeError, with_seeds
-from trainer.recipe import choose as choose_recipe
-from trainer.recipe import load as load_recipe
 from trainer.results import PipelineError, Results
-from trainer.run import Pipeline, Places
+from trainer.run import Pipeline
 from trainer.stop import Stop
 
 USERS_FAULTS = (
+    *FAULTS,
     AssemblyError,
     BundleError,
     CheckpointError,
-    CorpusError,
     FeatureError,
     FitError,
     PipelineError,
-    PretrainedError,
-    RecipeError,
 )
 STOPPED = 143
 """Exit status after SIGTERM: 128 + 15, as a shell gives it."""
@@ -53,32 +45,34 @@ def carry_out(
     overrides: tuple[str, ...],
     joined: Sequence[Path] = (),
 ) -> int:
-    """Do ``run`` or one of its steps.
-
-    Args:
-        step: ``run``, or one of them.
-        corpora: to train on together.
-        out: the bundle.
-        run: checkpoints, figures.
-        features: stores.
-        recipe: None: the run's own, where it has one, else what fits the corpora.
-        seeds: number of seeds; None: the recipe's.
-        overrides: ``KEY=VALUE`` over the recipe.
-        joined: corpora whose features are added to clips of the same ids.
+    """Do ``run`` or one of its steps; arguments as of ``trainer.opening.opening``.
 
     Returns:
         The exit status: 0, 2 for a user's mistake, 130 if interrupted, 143 if terminated.
     """
+    places, progress = Places(out, run, features), own_progress()
+    try:
+        opened = opening(step, corpora, places, recipe, seeds, overrides, joined, progress)
+    except FAULTS as error:
+        return told(error)
+    return carry_on(step, opened, places)
+
+
+def own_progress() -> TerminalProgress:
+    """Of this process: under torchrun, the first one speaks."""
+    return TerminalProgress(quiet=os.environ.get("RANK", "0") != "0")
+
+
+def carry_on(step: str, opened: Opened, places: Places) -> int:
+    """As ``carry_out``, of a run that may begin."""
     stop = Stop()
     try:
         with stop:
-            _carry_out(
-                step, corpora, Places(out, run, features), recipe, seeds, overrides, joined, stop
-            )
+            _do(step, opened, places, stop)
     except USERS_FAULTS as error:
         return told(error)
     except OSError as error:
-        return told(f"{error.filename or run}: {error.strerror or error}")
+        return told(f"{error.filename or places.run}: {error.strerror or error}")
     except StoppedError as error:
         return told(error, STOPPED)
     except KeyboardInterrupt:
@@ -89,47 +83,21 @@ def carry_out(
     return 0
 
 
-def told(error: object, code: int = 2) -> int:
-    """Print an error's one line; the exit status."""
-    print(f"error: {error}", file=sys.stderr)
-    return code
-
-
-def _carry_out(
-    step: str,
-    corpora: Sequence[Path],
-    places: Places,
-    recipe: str | None,
-    seeds: int | None,
-    overrides: tuple[str, ...],
-    joined: Sequence[Path],
-    stop: Stop,
-) -> None:
-    own = tuple(o for o in overrides if ":" not in o.partition("=")[0])
-    staged = tuple(o for o in overrides if o not in own)
-    resolved = _named_recipe(recipe, places.run, own)
-    if resolved is not None:
-        resolved = with_seeds(resolved, seeds)
-        choose_device(resolved.training.device)
-        Results(places.run, resolved).require(step)  # before the corpora are opened
-    _refuse_unwritable(places)
-    progress = TerminalProgress(quiet=os.environ.get("RANK", "0") != "0")
-    corpus = _open(corpora, joined, progress)
-    if resolved is None:
-        resolved = with_seeds(choose_recipe(corpus, own), seeds)
-        progress.say(f"recipe: {resolved.name}, as the corpus brings {_brought(corpus)}")
-        Results(places.run, resolved).require(step)
-    team = join(choose_device(resolved.training.device))
-    set_threads(resolved.training.threads)
+def _do(step: str, opened: Opened, places: Places, stop: Stop) -> None:
+    recipe, progress = opened.recipe, own_progress()
+    device = choose_device(recipe.training.device)
+    Results(places.run, recipe).require(step)
+    team = join(device)
+    set_threads(recipe.training.threads)
     if team.size > 1 and step not in ("fit", "features"):
         raise PipelineError("several processes train together: use torchrun with `fit` only")
     with _locked(places.run, team):
         pipeline = Pipeline(
-            corpus,
-            resolved,
+            opened.corpus,
+            recipe,
             places,
             progress,
-            overrides=staged,
+            overrides=opened.staged,
             team=team,
             stop=stop,
         )
@@ -140,26 +108,10 @@ def _carry_out(
             getattr(pipeline, step)()
 
 
-def _named_recipe(recipe: str | None, run: Path, overrides: tuple[str, ...]) -> Recipe | None:
-    """The recipe that is named, or the run's own; None where there is neither."""
-    kept = run / "recipe.json"
-    if recipe is None and kept.is_file():
-        return load_recipe(kept, overrides)
-    return None if recipe is None else load_recipe(recipe, overrides)
-
-
-def _refuse_unwritable(places: Places) -> None:
-    """Find out before any work that the results could not be written after it."""
-    out = places.out
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CONFIG).is_file()):
-        raise BundleError(f"{out}: expected no directory or a bundle's, it holds other files")
-    for folder in (out.parent, places.run, places.features):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise PipelineError(f"{folder}: cannot be written: {error.strerror}") from None
+def told(error: object, code: int = 2) -> int:
+    """Print an error's one line; the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return code
 
 
 @contextmanager
@@ -185,27 +137,3 @@ def _locked(run: Path, team: Team) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
-
-
-def _open(paths: Sequence[Path], joined: Sequence[Path], progress: TerminalProgress) -> Corpus:
-    opened = []
-    beside = [open_corpus(path) for path in joined]
-    for path in paths:
-        corpus = hold_back(open_corpus(path))
-        for other in beside:
-            corpus = join_features(corpus, other)
-        corpus.require_sound()
-        for problem in corpus.problems:
-            progress.say(f"{corpus.name}: {problem.count:,} x {problem.kind} ({problem.severity})")
-        opened.append(corpus)
-    merged = merge(opened)
-    merged.require_sound()
-    return merged
-
-
-def _brought(corpus: Corpus) -> str:
-    told = []
-    for modality in corpus.modalities:
-        own = any(clip.features(modality) is not None for clip in corpus.clips)
-        told.append(f"{modality} {'features' if own else 'to be encoded'}")
-    return ", ".join(told)

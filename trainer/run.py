@@ -38,6 +38,7 @@ from trainer.evaluation.prediction import Predictions, View, predict
 from trainer.features.extraction import Extraction, extract
 from trainer.fit import Fitted, Hooks, choose_device, fit
 from trainer.model import SentimentModel
+from trainer.opening import Places
 from trainer.progress import Progress
 from trainer.recipe import STAGE, Recipe, Stage
 from trainer.recipe import load as load_recipe
@@ -47,18 +48,6 @@ from trainer.stop import Stop
 VERSION = "1"
 EXAMPLE_CROPS = 800
 """Crops that the steps of the face network in 8 bits are measured on."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run reads and writes."""
-
-    out: Path
-    """The bundle."""
-    run: Path
-    """Checkpoints, logs, figures, stages."""
-    features: Path
-    """Feature stores, which several runs may share."""
 
 
 @dataclass(frozen=True, eq=False)

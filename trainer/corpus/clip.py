@@ -128,6 +128,10 @@ class Clip:
         source: Media | Features | None = getattr(self, name)
         return source if isinstance(source, Features) else dict(self.beside).get(name)
 
+    def is_features(self, name: str) -> bool:
+        """Whether a modality is features, and no recording."""
+        return isinstance(getattr(self, name), Features)
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """Which of audio, text and video the clip has."""
