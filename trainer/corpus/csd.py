@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from trainer.corpus.checks import Ledger, assemble, corpus_name, split_by_hash, split_by_name
 from trainer.corpus.clip import Clip, Corpus, CorpusError, Features, Split
+from trainer.corpus.pickles import fingerprint
 from trainer.corpus.tables import table
 
 ROOTS = {
@@ -63,6 +65,11 @@ class Sequence:
         if self._data is None:
             raise CorpusError(f"{path}: expected one root, got {roots}")
         self.root: str = roots[0]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the file's content."""
+        return fingerprint(self.path)
 
     def videos(self) -> tuple[str, ...]:
         """Ids of the videos."""
@@ -192,7 +199,8 @@ def _features(
     if not len(rows):
         ledger.add("lost", f"missing {modality} features", f"{segment.video}[{segment.index}]")
         return None
-    return Features(lambda: sequence.rows(segment.video, rows))
+    place = f"{sequence.fingerprint}/{segment.video}/{rows[0]}-{rows[-1]}-{len(rows)}"
+    return Features(lambda: sequence.rows(segment.video, rows), place)
 
 
 def _spoken(words: Sequence, segment: Segment) -> str | None:
