@@ -67,8 +67,9 @@ def test_values_metadata_and_time_arrive(lsl_configuration: Path) -> None:
 
         sample, stamp = inlet.pull_sample(20)
         inlet.close_stream()
-    assert sample[:4] == [0.5, -0.5, 1.5, 1.0]
-    assert all(map(math.isnan, sample[4:]))
+    assert sample[:4] == [0.5, -0.5, 1.5, 0.5]
+    assert sample[5] == 0.5
+    assert all(map(math.isnan, (sample[4], *sample[6:])))
     # LSL's clock on this host is the monotonic one: the stamp is the window's end.
     assert began_s < stamp < time.monotonic()
 
