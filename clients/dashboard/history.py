@@ -18,12 +18,14 @@ SLOT_MS = 500
 MAX_MARKS = 500
 FIRST_ROWS = 256
 
-SPEAKING, FACE, UNTRAINED = 1, 2, 4
+SPEAKING, FACE, UNTRAINED, MIXED = 1, 2, 4, 8
 REASON_SHIFT = 4
 REASONS: tuple[NoValueReason, ...] = ("no_voice_and_no_face", "warming_up")
 """Bits 4 and up of a row's flags hold 0, or the place of the reason in here plus 1."""
 
-ROW = np.dtype([("t", "<f8"), ("v", "<f4"), ("low", "<f4"), ("high", "<f4"), ("flags", "u1")])
+NUMBERS = ("v", "low", "high", "audio", "text", "video")
+"""Valence, its interval, and what each modality says by itself; NaN for none."""
+ROW = np.dtype([("t", "<f8"), *((name, "<f4") for name in NUMBERS), ("flags", "u1")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Mark:
 def flags_of(score: Score) -> int:
     """What a chart needs to know beside the numbers, in one byte."""
     flags = SPEAKING * score.speaking | FACE * (score.faces > 0)
-    flags |= UNTRAINED * (not score.model.trained)
+    flags |= UNTRAINED * (not score.model.trained) | MIXED * bool(score.mixed)
     if score.valence is None:
         place = REASONS.index(score.reason) + 1 if score.reason in REASONS else 1
         flags |= place << REASON_SHIFT
@@ -46,7 +48,7 @@ def flags_of(score: Score) -> int:
 
 
 class History:
-    """One stream's points, oldest first: 21 bytes each, at most ``span_ms / slot_ms`` of them."""
+    """One stream's points, oldest first: 33 bytes each, at most ``span_ms / slot_ms`` of them."""
 
     def __init__(self, span_ms: int = SPAN_MS, slot_ms: int = SLOT_MS) -> None:
         self._span_ms, self._slot_ms = span_ms, slot_ms
@@ -75,15 +77,12 @@ class History:
             return
         if score.mark is not None:
             self._marks.append(Mark(t_ms, score.mark))
+        interval = score.interval
+        ends = (None, None) if interval is None else (interval.low, interval.high)
+        alone = (part.valence for part in (score.audio, score.text, score.video))
+        numbers = (score.valence, *ends, *alone)
         nan = float("nan")
-        valence, interval = score.valence, score.interval
-        row = (
-            t_ms,
-            nan if valence is None else valence,
-            nan if interval is None else interval.low,
-            nan if interval is None else interval.high,
-            flags_of(score),
-        )
+        row = (t_ms, *(nan if n is None else n for n in numbers), flags_of(score))
         if newest is not None and t_ms // self._slot_ms == newest // self._slot_ms:
             self._rows[self._place(-1)] = row
             return
@@ -110,7 +109,7 @@ class History:
 
         Layout, little endian: uint32 length of the header; the header, JSON padded with spaces
         to a multiple of 8 after the length; then ``count`` values each of t (float64, ms since
-        1970), valence, low, high (float32, NaN for none) and flags (uint8).
+        1970), each of ``NUMBERS`` (float32) and flags (uint8).
         """
         rows = self.rows(now_ms)
         header = json.dumps(

@@ -32,6 +32,10 @@ MODEL = ModelInfo("stage", "1", "0" * 64, "onnx:cpu", "float32", True)
 ABSENT = ModalityState(False, 0.0, 0.0)
 
 
+def around(valence: float) -> Interval:
+    return Interval(max(-3, valence - 0.6), min(3, valence + 0.6))
+
+
 def score(stream: str, place: int, seq: int, t_ns: int, mark: str | None) -> Score:
     t_s = t_ns / S
     envelope = Envelope(stream, seq, t_ns - 4 * S, t_ns, t_ns, this_clock())
@@ -39,9 +43,17 @@ def score(stream: str, place: int, seq: int, t_ns: int, mark: str | None) -> Sco
     speaking, seen = math.sin(t_s * 0.9 + place) > -0.4, math.sin(t_s / 7 + place) > -0.7
     valence = 1.6 * math.sin(t_s / (9 + 2 * place)) + 0.3 * math.sin(t_s * 1.1)
     half = 0.7 + 0.4 * math.sin(t_s / 5)
-    face = ModalityState(seen, float(seen), 0.38 if seen else 0.0, 0.8 if seen else None)
-    voice = ModalityState(True, 0.98, 0.34 if seen else 0.6, 0.7)
-    words = ModalityState(True, 0.98, 0.28 if seen else 0.4, None)
+    smile = 1.4 * math.cos(t_s / (8 + place))
+    face = ModalityState(
+        seen, float(seen), 0.38 if seen else 0.0, 0.8 if seen else None,
+        smile if seen else None, around(smile) if seen else None,
+    )  # fmt: skip
+    voice = ModalityState(
+        True, 0.98, 0.34 if seen else 0.6, 0.7, 0.5 * valence, around(0.5 * valence)
+    )
+    words = ModalityState(
+        True, 0.98, 0.28 if seen else 0.4, None, 1.1 * valence, around(1.1 * valence)
+    )
     absent = Modalities(audio=ABSENT, video=ABSENT, text=ABSENT)
     return Score(
         envelope=envelope,
@@ -54,6 +66,7 @@ def score(stream: str, place: int, seq: int, t_ns: int, mark: str | None) -> Sco
         speaking=not mute and speaking,
         faces=int(seen and not mute),
         modalities=absent if mute else Modalities(audio=voice, video=face, text=words),
+        mixed=None if mute else seen and smile * valence < -1.5,
         transcript=TextState(source="none" if mute else "simulated"),
         latency_ms=Latency(1.2, 3.1 + 2 * math.sin(t_s), 4.0, 1.1, 9.4 + 2 * math.sin(t_s)),
         dropped=3 if place == 1 else 0,

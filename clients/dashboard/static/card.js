@@ -8,6 +8,8 @@ const MODALITIES = [["audio", "Voice"], ["text", "Words"], ["video", "Face"]];
 const STAGES = ["transport", "wait", "encode", "fuse"];
 const SOURCES = { simulated: ["simulated", " from the voice"], given: ["transcript", ""] };
 
+let shown = false;
+
 export class Card {
   constructor(name, template) {
     this.name = name;
@@ -21,13 +23,23 @@ export class Card {
     this.root.dataset.stream = name;
     this.chart = new Chart(this.find("canvas"), this.find(".cursor"), this.series);
     this.weights = MODALITIES.map(([key, label]) => this.makeWeight(key, label));
+    const traces = this.find(".traces input");
+    traces.checked = shown;
+    this.chart.traces = shown;
+    traces.addEventListener("change", () => {
+      shown = traces.checked; // the next card begins as this one was left
+      this.chart.traces = traces.checked;
+      this.root.classList.toggle("traced", traces.checked);
+      this.chart.draw();
+    });
+    this.root.classList.toggle("traced", shown);
     this.stages = STAGES.map(() => this.find(".stages").appendChild(document.createElement("i")));
   }
 
   makeWeight(key, label) {
     const root = document.createElement("div");
     root.className = `weight ${key}`;
-    root.innerHTML = '<p><span class="label"></span><span class="share"></span></p><div class="track"><div class="fill"></div></div>';
+    root.innerHTML = '<p><span class="label"></span><span class="alone"></span><span class="share"></span></p><div class="track"><div class="fill"></div></div>';
     root.querySelector(".label").textContent = label;
     this.find(".weights").append(root);
     return root;
@@ -46,6 +58,7 @@ export class Card {
     this.root.classList.toggle("meaningless", !score.trained);
     this.chart.meaningless = !score.trained;
     find(".untrained").hidden = score.trained;
+    find(".mixed").hidden = !score.mixed;
     chip(find(".speech"), score.speaking, score.speaking ? "speaking" : "silent");
     chip(find(".faces"), score.faces > 0, facesText(score.faces));
     MODALITIES.forEach(([key], i) => this.showWeight(key, this.weights[i]));
@@ -77,6 +90,8 @@ export class Card {
     const share = root.querySelector(".share");
     share.textContent = present ? percent(score[`${key}_weight`]) : "absent";
     root.querySelector(".fill").style.width = present ? `${100 * score[`${key}_weight`]}%` : "0";
+    const alone = score[`${key}_valence`];
+    root.querySelector(".alone").textContent = present && alone !== null ? `says ${signed(alone, 1)}` : "";
     const label = root.querySelector(".label");
     if (key === "text") {
       const [source, more] = SOURCES[score.text_source] ?? ["", ""];
@@ -86,6 +101,7 @@ export class Card {
     }
     const quality = score[`${key}_quality`];
     const parts = [`covers ${percent(score[`${key}_coverage`])} of the window`];
+    if (present && alone !== null) parts.unshift(`by itself ${signed(alone)} (${signed(score[`${key}_low`], 1)} to ${signed(score[`${key}_high`], 1)})`);
     if (quality !== null) parts.push(`quality ${percent(quality)}`);
     root.title = parts.join(", ");
   }
@@ -119,8 +135,9 @@ export class Card {
       score.valence === null
         ? `no value, ${reasonText(score.reason)}`
         : `valence ${signed(score.valence, 1)}, between ${signed(score.low, 1)} and ${signed(score.high, 1)}`;
+    const mixed = score.mixed ? " Voice, words and face contradict each other." : "";
     const trained = score.trained ? "" : " The model is untrained, this means nothing.";
-    return `${name}: ${what}, ${score.speaking ? "speaking" : "silent"}, ${facesText(score.faces)}.${trained}`;
+    return `${name}: ${what}, ${score.speaking ? "speaking" : "silent"}, ${facesText(score.faces)}.${mixed}${trained}`;
   }
 
   describe() {

@@ -2,7 +2,7 @@
 
 import { Cursor } from "./cursor.js";
 import { clock, clockShort, duration, reasonText, signed } from "./format.js";
-import { FACE, SPEAKING } from "./series.js";
+import { FACE, MODALITIES, SPEAKING } from "./series.js";
 
 const LEFT = 40;
 const TOP = 18;
@@ -20,6 +20,7 @@ export class Chart {
     this.span = 60000;
     this.now = Date.now();
     this.visible = true;
+    this.traces = false; // also what each modality says by itself
     this.meaningless = false; // an untrained model's line is drawn without colour
     this.size = [0, 0];
     new ResizeObserver(() => this.draw()).observe(canvas);
@@ -72,6 +73,7 @@ export class Chart {
     const from = Math.max(0, this.series.at(this.now - this.span) - 1);
     this.gaps(g, from);
     this.curve(g, from);
+    if (this.traces) this.alone(g, from);
     this.lanes(g, from);
     this.marks(g);
     g.restore();
@@ -221,6 +223,32 @@ export class Chart {
       g.strokeStyle = this.ink("surface");
       g.stroke();
     }
+  }
+
+  /** A thin line per modality: solid, dashed and dotted, so that colour is not needed to tell them. */
+  alone(g, from) {
+    const { series } = this;
+    const broken = this.broken();
+    const styles = { audio: ["voice", []], text: ["words", [7, 3]], video: ["face", [2, 3]] };
+    g.lineWidth = 1.6;
+    for (const name of MODALITIES) {
+      const [ink, dashes] = styles[name];
+      g.strokeStyle = this.ink(ink);
+      g.setLineDash(dashes);
+      g.beginPath();
+      let last = -Infinity;
+      for (let i = from; i < series.count; i++) {
+        const v = series[name][i];
+        if (Number.isNaN(v)) {
+          last = -Infinity;
+          continue;
+        }
+        g[series.t[i] - last < broken ? "lineTo" : "moveTo"](this.x(series.t[i]), this.y(v));
+        last = series.t[i];
+      }
+      g.stroke();
+    }
+    g.setLineDash([]);
   }
 
   /** Unbroken stretches with a value; points that share a pixel become one: mean, and outer band. */

@@ -85,6 +85,9 @@ export function readHistory(buffer) {
     v: column(Float32Array),
     low: column(Float32Array),
     high: column(Float32Array),
+    audio: column(Float32Array),
+    text: column(Float32Array),
+    video: column(Float32Array),
     flags: column(Uint8Array),
   };
   return [header, columns];

@@ -2,6 +2,9 @@
 
 export const SPEAKING = 1;
 export const FACE = 2;
+export const MIXED = 8;
+export const MODALITIES = ["audio", "text", "video"];
+const COLUMNS = ["t", "v", "low", "high", ...MODALITIES, "flags"];
 const REASON_SHIFT = 4;
 export const REASONS = ["no_voice_and_no_face", "warming_up"];
 const CAPACITY = 16384;
@@ -13,6 +16,7 @@ export class Series {
     this.v = new Float32Array(CAPACITY);
     this.low = new Float32Array(CAPACITY);
     this.high = new Float32Array(CAPACITY);
+    for (const name of MODALITIES) this[name] = new Float32Array(CAPACITY); // what each says by itself
     this.flags = new Uint8Array(CAPACITY);
     this.count = 0;
     this.marks = [];
@@ -21,7 +25,7 @@ export class Series {
   /** Replace everything by a history frame's columns. */
   fill(columns, marks) {
     this.count = Math.min(columns.t.length, CAPACITY);
-    for (const name of ["t", "v", "low", "high", "flags"]) this[name].set(columns[name].subarray(0, this.count));
+    for (const name of COLUMNS) this[name].set(columns[name].subarray(0, this.count));
     this.marks = marks.map(([t, label]) => ({ t, label }));
   }
 
@@ -34,7 +38,8 @@ export class Series {
     this.v[i] = score.valence ?? NaN;
     this.low[i] = score.low ?? NaN;
     this.high[i] = score.high ?? NaN;
-    let flags = (score.speaking ? SPEAKING : 0) | (score.faces > 0 ? FACE : 0);
+    for (const name of MODALITIES) this[name][i] = score[`${name}_valence`] ?? NaN;
+    let flags = (score.mixed ? MIXED : 0) | (score.speaking ? SPEAKING : 0) | (score.faces > 0 ? FACE : 0);
     if (score.valence === null) flags |= (Math.max(0, REASONS.indexOf(score.reason)) + 1) << REASON_SHIFT;
     this.flags[i] = flags;
     if (score.mark !== null) this.marks.push({ t: score.t_ms, label: score.mark });
@@ -70,7 +75,7 @@ export class Series {
 
   halve() {
     const keep = CAPACITY >> 1;
-    for (const name of ["t", "v", "low", "high", "flags"]) this[name].copyWithin(0, this.count - keep, this.count);
+    for (const name of COLUMNS) this[name].copyWithin(0, this.count - keep, this.count);
     this.count = keep;
   }
 }

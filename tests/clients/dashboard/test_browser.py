@@ -224,6 +224,42 @@ def test_a_dashboard_that_is_restarted_is_found_again(browser: Browser, faults: 
             page.wait_for_selector("#alert-link", state="detached")
 
 
+def test_what_each_modality_says_is_drawn_on_demand(browser: Browser, faults: list[str]) -> None:
+    endpoint = free_endpoint()
+    with dashboard(endpoint) as dash, stage(endpoint, "ann", past_s=40):
+        page = opened(browser, dash.url, faults)
+        card = page.locator("[data-stream=ann]")
+        card.locator(".weight.text .alone", has_text="says").wait_for()
+        await_true(lambda: colours(page, "ann", 300, 20, 200, 150) > 1)
+        inks = ["--voice", "--words", "--face"]
+
+        def drawn_inks() -> list[bool]:
+            """Whether the chart has the colour of each modality above its lanes."""
+            found: list[bool] = page.evaluate(
+                """inks => {
+                    const canvas = document.querySelector('[data-stream=ann] canvas');
+                    const {width, height} = canvas;
+                    const above = height - 60 * devicePixelRatio;
+                    const pixels = canvas.getContext('2d').getImageData(0, 0, width, above).data;
+                    const style = getComputedStyle(canvas);
+                    return inks.map(ink => {
+                        const [r, g, b] = style.getPropertyValue(ink).trim().slice(1)
+                            .match(/../g).map(part => parseInt(part, 16));
+                        for (let i = 0; i < pixels.length; i += 4)
+                            if (Math.abs(pixels[i] - r) + Math.abs(pixels[i + 1] - g)
+                                + Math.abs(pixels[i + 2] - b) < 12) return true;
+                        return false;
+                    });
+                }""",
+                inks,
+            )
+            return found
+
+        assert drawn_inks() == [False] * 3
+        card.locator(".traces input").check()
+        await_true(lambda: drawn_inks() == [True] * 3)
+
+
 @pytest.mark.slow
 def test_a_mark_a_pause_and_going_on_from_the_page_reach_the_engine(
     browser: Browser, faults: list[str]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from clients.dashboard.history import FACE, SPEAKING, UNTRAINED, History
+from clients.dashboard.history import FACE, MIXED, NUMBERS, SPEAKING, UNTRAINED, History
 from engine.wire.messages import Score
 from tests.support.stage import score
 
@@ -24,8 +24,8 @@ def read_frame(frame: bytes) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     header = json.loads(frame[4 : 4 + length])
     place, columns = 4 + length, {}
     assert place % 8 == 0
-    for name, dtype in (("t", "<f8"), ("v", "<f4"), ("low", "<f4"), ("high", "<f4"),
-                        ("flags", "u1")):  # fmt: skip
+    kinds = [("t", "<f8"), *((name, "<f4") for name in NUMBERS), ("flags", "u1")]
+    for name, dtype in kinds:
         columns[name] = np.frombuffer(frame, dtype, header["count"], place)
         place += columns[name].nbytes
     assert place == len(frame)
@@ -42,6 +42,11 @@ def test_a_frame_holds_what_was_added() -> None:
     assert columns["t"].tolist() == [1e12 + 500 * i for i in range(20)]
     assert columns["v"].tolist() == pytest.approx([one.valence for one in scores], abs=1e-6)
     assert columns["low"][3] == pytest.approx(scores[3].interval.low, abs=1e-6)
+    said = [one.video.valence for one in scores]
+    assert columns["video"].tolist() == pytest.approx(
+        [np.nan if value is None else value for value in said], abs=1e-6, nan_ok=True
+    )
+    assert [bool(flags & MIXED) for flags in columns["flags"]] == [bool(s.mixed) for s in scores]
     speaking = [bool(flags & SPEAKING) for flags in columns["flags"]]
     assert speaking == [one.speaking for one in scores]
     assert set(speaking) == {True, False}
@@ -65,7 +70,7 @@ def test_memory_is_bounded_and_the_newest_hour_is_kept() -> None:
     for i in range(3 * 7200):
         history.add(500.0 * i, at(1.0))
     assert len(history) == 7200
-    assert history.memory_bytes == 7200 * 21
+    assert history.memory_bytes == 7200 * 33
     times = history.rows(500.0 * 3 * 7200)["t"]
     assert times[0] == 500.0 * 2 * 7200
     assert (np.diff(times) == 500).all()
