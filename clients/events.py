@@ -66,6 +66,7 @@ class Tracker:
     def __init__(self, stale_s: float) -> None:
         self._stale_ns = int(stale_s * NS_PER_S)
         self._last: dict[str, _Last] = {}
+        self._status: dict[str, int] = {}
         self._engines: set[str] = set()
         """Inference workers that are at work: a cluster has several."""
         self._heard: dict[tuple[bool, str], int] = {}
@@ -76,14 +77,19 @@ class Tracker:
     def take(self, message: Score | Status, now_ns: int) -> list[Event]:
         """Events that a message makes: a gap before it, and itself unless it is a repetition.
 
-        A publisher repeats the last score for a new subscriber. A number that falls back means
-        that the worker was restarted: nothing is known to be lost.
+        A publisher repeats the last score and status for a new subscriber: that is news to it
+        alone, and no sign of life to anyone. A number that falls back means that the worker was
+        restarted: nothing is known to be lost.
         """
-        name = message.envelope.stream
+        name, fresh = message.envelope.stream, not message.envelope.repeated
         key = (isinstance(message, Status), name)
-        self._told.discard(key)
+        if fresh:
+            self._told.discard(key)
         if isinstance(message, Status):
-            self._heard[key] = now_ns
+            self._hear(key, now_ns, fresh)
+            known, self._status[name] = self._status.get(name), message.envelope.seq
+            if not fresh and known == message.envelope.seq:
+                return []
             if message.worker == "inference":
                 self._engines.add(name)
             if message.state in OVER:
@@ -92,13 +98,18 @@ class Tracker:
                 self._ended.discard(_captured(message))
             return [message]
         if name not in self._ended:
-            self._heard[key] = now_ns
+            self._hear(key, now_ns, fresh)
         last, envelope = self._last.get(name), message.envelope
         if last is not None and (last.epoch, last.seq) == (envelope.epoch, envelope.seq):
             return []
         missing = 0 if last is None else last.missing(message)
         self._last[name] = _Last.of(message, last)
         return [Gap(name, missing), message] if missing else [message]
+
+    def _hear(self, key: tuple[bool, str], now_ns: int, fresh: bool) -> None:
+        """Count silence from now on; of a repetition only where nothing was heard before."""
+        if fresh or key not in self._heard:
+            self._heard[key] = now_ns
 
     def silent(self, now_ns: int) -> list[Event]:
         """Who has become silent; each is told of once until it is heard again."""

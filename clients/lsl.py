@@ -1,8 +1,8 @@
 """A bridge to Lab Streaming Layer: an outlet per stream, on LSL's own clock.
 
 On one host LSL's clock and the wire's are both the monotonic clock, up to a constant that is
-measured. For another host's stamps the constant is that of the message that was fastest on its way:
-late by that message's transport, as long as the two clocks run alike.
+measured. Another host's stamps are translated by ``engine.wire.clock``: late by the transport of
+the message that was fastest on its way lately.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from clients.bridges import MAX_STREAMS, BridgeError, Names
 from clients.events import NS_PER_S, Event
-from engine.wire.clock import now_ns, this_clock
-from engine.wire.messages import Clock, Envelope, ModelInfo, Score
+from engine.wire.clock import Clocks, now_ns, this_clock
+from engine.wire.messages import ModelInfo, Score
 
 CHANNELS = (
     ("valence", "valence"),
@@ -62,25 +62,6 @@ def sample_of(score: Score) -> list[float]:
     ]
 
 
-class Offsets:
-    """What to add to a stamp for this host's time. Pure: the time is an argument."""
-
-    def __init__(self, own: Clock) -> None:
-        self._own = own
-        self._shortest_ns: dict[Clock, int] = {}
-
-    def time_ns(self, envelope: Envelope, received_ns: int) -> int:
-        """The end of a message's span on this host's monotonic clock."""
-        clock = envelope.clock
-        if clock.boot_id == self._own.boot_id:
-            return envelope.t_end_ns
-        offset = received_ns - envelope.t_sent_ns
-        shortest = min(offset, self._shortest_ns.get(clock, offset))
-        if clock in self._shortest_ns or len(self._shortest_ns) < MAX_STREAMS:
-            self._shortest_ns[clock] = shortest
-        return envelope.t_end_ns + shortest
-
-
 class Outlets:
     """An outlet per stream, opened at its first score and again when its model changes."""
 
@@ -88,7 +69,7 @@ class Outlets:
         self._pylsl = pylsl
         self._say = say
         self._outlets: dict[str, tuple[ModelInfo, Any]] = {}
-        self._offsets = Offsets(this_clock())
+        self._clocks = Clocks(this_clock(), replays=True)
         self._names = Names()
 
     def take(self, event: Event) -> None:
@@ -105,7 +86,9 @@ class Outlets:
             self._outlets[name] = (event.model, self._pylsl.StreamOutlet(self._info(event)))
             self._say(f"outlet {MAKER} {name}: {event.model.name} {event.model.version}")
         now = now_ns()
-        since_s = (now - self._offsets.time_ns(event.envelope, now)) / NS_PER_S
+        offset_ns = self._clocks.observe(event.envelope, now)
+        since_ns = 0 if offset_ns is None else now - event.envelope.t_end_ns - offset_ns
+        since_s = since_ns / NS_PER_S
         outlet = self._outlets[name][1]
         outlet.push_sample(sample_of(event), self._pylsl.local_clock() - since_s)
 

@@ -107,7 +107,7 @@ def replay(
         WireError: the endpoint is in use.
     """
     pace = "without pauses" if speed == 0 else f"at {speed:g}x"
-    publisher = ScorePublisher(bind)
+    publisher = ScorePublisher(bind, stamps=False)
     try:
         player = Replay(publisher, f"replay of {recording.path.name} {pace}")
         say(f"{recording.path.name} {pace} on {publisher.endpoint}")

@@ -10,10 +10,13 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.wire.clock import OffsetEstimator
 from engine.wire.messages import Clock, Score
 from engine.wire.rows import BY_NAME, Row
 
 NS_PER_S = 1_000_000_000
+SLOWEST_NS = 3600 * NS_PER_S
+"""A score that was received later than this was sent by a clock that was set since."""
 PAUSE = 3.5
 """A step of this many usual ones between two scores is a pause: no line is drawn across it."""
 POSITIVE = 0.5
@@ -114,25 +117,19 @@ class Summary:
 def sessions(rows: Iterable[Row]) -> list[Session]:
     """Sort rows by stream, in the order of the streams' first appearance."""
     by_stream: dict[str, list[Row]] = {}
-    offsets: dict[Clock, float] = {}
+    times: dict[str, list[float]] = {}
+    clocks: dict[Clock, OffsetEstimator] = {}
     for row in rows:
-        by_stream.setdefault(row.score.envelope.stream, []).append(row)
-        # The shortest way from sending to receipt says how a clock stands to the wall clock.
-        offset = row.received_unix_s - row.score.envelope.t_sent_ns / NS_PER_S
-        clock = row.score.envelope.clock
-        offsets[clock] = min(offset, offsets.get(clock, offset))
+        envelope = row.score.envelope
+        by_stream.setdefault(envelope.stream, []).append(row)
+        # A recorder may have been slow to read: that is no reason to distrust a clock.
+        estimator = clocks.setdefault(envelope.clock, OffsetEstimator(stale_ns=SLOWEST_NS))
+        offset_ns = estimator.observe(envelope.t_sent_ns, int(row.received_unix_s * NS_PER_S))
+        times.setdefault(envelope.stream, []).append((envelope.t_end_ns + offset_ns) / NS_PER_S)
     if not by_stream:
         return []
-    times = {
-        name: np.array([_t_end_s(row) + offsets[row.score.envelope.clock] for row in found])
-        for name, found in by_stream.items()
-    }
-    start = min(float(found.min()) for found in times.values())
-    return [_session(name, by_stream[name], times[name] - start) for name in by_stream]
-
-
-def _t_end_s(row: Row) -> float:
-    return row.score.envelope.t_end_ns / NS_PER_S
+    start = min(min(found) for found in times.values())
+    return [_session(n, by_stream[n], np.array(times[n]) - start) for n in by_stream]
 
 
 def _session(name: str, rows: Sequence[Row], t_s: NDArray[np.float64]) -> Session:

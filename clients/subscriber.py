@@ -10,14 +10,15 @@ ZeroMQ connects again by itself; what was lost or has fallen silent is told by `
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from clients.events import NS_PER_S, Event, Tracker
-from engine.wire.clock import now_ns
+from clients.events import NS_PER_S, Event, Gap, Tracker
+from engine.wire.clock import Clocks, now_ns, this_clock
 from engine.wire.messages import Score, Status
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import ScoreReceiver
@@ -25,6 +26,17 @@ from engine.wire.sockets import ScoreReceiver
 SCORES = "tcp://127.0.0.1:5571"
 STALE_S = 3.0
 POLL_MS = 100
+MAX_WAITING = 1_000
+"""Events kept for ``events`` while only ``latest`` is asked: as many as a socket's queue holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """The newest score of a stream, with its times on our clock."""
+
+    arrived_ns: int
+    published_ns: int | None
+    score: Score
 
 
 class Subscriber:
@@ -51,8 +63,11 @@ class Subscriber:
         security = None if keys_dir is None else ClientSecurity.read(keys_dir)
         self._receiver = ScoreReceiver(endpoint, tuple(streams), security=security)
         self._tracker = Tracker(stale_s)
-        self._latest: dict[str, tuple[int, Score]] = {}
+        self._latest: dict[str, _Latest] = {}
+        self._clocks = Clocks(this_clock(), replays=True)
         self._waiting: deque[Event] = deque()
+        self._skipped: Counter[str] = Counter()
+        """Scores by stream that waited for ``events`` until there was no room for them."""
         self._closed = False
 
     @property
@@ -89,25 +104,34 @@ class Subscriber:
             WireError: the engine refused this client's key.
         """
         self._wait(timeout_ms)
-        events = list(self._waiting)
+        events: list[Event] = [Gap(name, missing) for name, missing in self._skipped.items()]
+        events += self._waiting
+        self._skipped.clear()
         self._waiting.clear()
         return events
 
     def latest(self, stream: str | None = None, max_age_ms: float | None = None) -> Score | None:
         """The newest score of a stream (of any, without a name), without waiting.
 
-        None before the first one, or where the newest came longer than ``max_age_ms`` ago.
-        Events that it reads past are kept for ``events``.
+        None before the first one, or where the newest was published longer than ``max_age_ms``
+        ago, or at an unknown time: the engine repeats its last score for a new subscriber. Of the
+        events that it reads past the newest 1000 are kept for ``events``, which tells of the others
+        as a ``Gap``.
         """
         self._wait(0)
+        self._make_room()
         known = [self._latest[stream]] if stream in self._latest else []
         if stream is None:
             known = list(self._latest.values())
         if not known:
             return None
-        heard_ns, score = max(known, key=lambda entry: entry[0])
-        age_ms = (now_ns() - heard_ns) * 1000 / NS_PER_S
-        return None if max_age_ms is not None and age_ms > max_age_ms else score
+        newest = max(known, key=lambda latest: latest.arrived_ns)
+        if max_age_ms is None:
+            return newest.score
+        if newest.published_ns is None:
+            return None
+        age_ms = (now_ns() - newest.published_ns) * 1000 / NS_PER_S
+        return None if age_ms > max_age_ms else newest.score
 
     def close(self) -> None:
         """Disconnect; a running iteration ends."""
@@ -136,9 +160,19 @@ class Subscriber:
 
     def _take(self, message: Score | Status) -> None:
         now = now_ns()
+        envelope = message.envelope
+        offset_ns = self._clocks.observe(envelope, now)
         if isinstance(message, Score):
-            self._latest[message.envelope.stream] = (now, message)
+            published_ns = None if offset_ns is None else envelope.t_sent_ns + offset_ns
+            self._latest[envelope.stream] = _Latest(now, published_ns, message)
         self._waiting += self._tracker.take(message, now)
+
+    def _make_room(self) -> None:
+        """Keep what waits for ``events`` bounded: nobody may ever ask for it."""
+        while len(self._waiting) > MAX_WAITING:
+            oldest = self._waiting.popleft()
+            if isinstance(oldest, Score):
+                self._skipped[oldest.envelope.stream] += 1
 
 
 class AsyncSubscriber:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from clients.dashboard.history import SLOT_MS, SPAN_MS, History
 from clients.events import NS_PER_S, Event, Gap, Stale
-from engine.wire.clock import this_clock
+from engine.wire.clock import Clocks, this_clock
 from engine.wire.messages import Clock, Score, Status
 from engine.wire.rows import row_of
 
@@ -110,9 +110,14 @@ class Board:
     own_clock: Clock = field(default_factory=this_clock)
     _streams: dict[str, _Stream] = field(default_factory=dict)
     _workers: dict[str, _Worker] = field(default_factory=dict)
+    _clocks: Clocks = field(init=False)
     _heard_ns: int | None = None
     _since_ns: int | None = None
     _refused: int = 0
+
+    def __post_init__(self) -> None:
+        """Compare every other clock, and recordings that are replayed, with our own."""
+        self._clocks = Clocks(self.own_clock, replays=True)
 
     def take(self, event: Event, now_ns: int) -> str | None:
         """Take in an event; a score that is shown comes back as its JSON text."""
@@ -122,6 +127,8 @@ class Board:
             if event.stream in self._streams:
                 self._streams[event.stream].lost += event.missing
             return None
+        if event.envelope.repeated:
+            return self._take_repeated(event, now_ns)
         if self._heard_ns is None or now_ns - self._heard_ns > SILENT_S * NS_PER_S:
             self._since_ns = now_ns
         self._heard_ns = now_ns
@@ -182,12 +189,21 @@ class Board:
         else:
             stream.spacing_ns = min(now_ns - stream.heard_ns, 10 * NS_PER_S)
         stream.heard_ns = now_ns
-        # Another host's stamp says nothing here: the time of arrival is the nearest there is.
-        comparable = score.envelope.clock.boot_id == self.own_clock.boot_id
-        t_ms = self._unix_ms(score.envelope.t_end_ns if comparable else now_ns)
+        offset_ns = self._clocks.observe(score.envelope, now_ns)
+        t_ns = now_ns if offset_ns is None else score.envelope.t_end_ns + offset_ns
+        t_ms = self._unix_ms(t_ns)
         stream.history.add(t_ms, score)
         stream.newest = score_json(score, t_ms)
         return stream.newest
+
+    def _take_repeated(self, event: Score | Status, now_ns: int) -> str | None:
+        """Show what was said before we came, as long as nothing newer is known; it is no life."""
+        name = event.envelope.stream
+        if isinstance(event, Score):
+            return None if name in self._streams else self._take_score(event, now_ns)
+        if name not in self._workers:
+            self._take_status(event, now_ns)
+        return None
 
     def _take_status(self, status: Status, now_ns: int) -> None:
         name = status.envelope.stream

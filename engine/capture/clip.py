@@ -68,14 +68,16 @@ def read_clip(
     Raises:
         CaptureError: missing, not a media file, or neither sound nor picture in it.
     """
-    pair = _Pair(path, settings, stamper or Stamper("main", this_clock(), lambda: 0), start_ns)
+    pair = _Pair(path, settings, stamper or Stamper("main", this_clock()), start_ns)
     yield from pair.messages()
 
 
 def read_sound(path: Path) -> NDArray[np.int16]:
     """The sound of a file [N] at 16 kHz, mono: what ``read_clip`` sends, at once.
 
-    A stream ends with the last whole frame of its speech detector; here nothing is cut off.
+    Sample n lies at n / 16000 s of the file: where its sound begins late or pauses, there is
+    silence. A stream ends with the last whole frame of its speech detector; here nothing is cut
+    off.
 
     Raises:
         CaptureError: not a media file, or no sound in it.
@@ -89,14 +91,30 @@ def read_sound(path: Path) -> NDArray[np.int16]:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise CaptureError(f"{path}: no sound in it")
+            begin_s = (container.start_time or 0) / av.time_base
             frames = list(container.decode(container.streams.audio[0]))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise CaptureError(f"{path}: not a media file ({_reason(error)})") from None
     if not frames:
         raise CaptureError(f"{path}: no sound in it could be decoded")
     resampler = Resampler(frames[0].sample_rate, SAMPLE_RATE_HZ)
-    samples = np.concatenate([_mono(frame) for frame in frames])
+    samples = np.concatenate(list(_without_holes(frames, begin_s)))
     return to_int16(np.concatenate((resampler.push(samples), resampler.flush())))
+
+
+def _without_holes(frames: list[Any], begin_s: float) -> Iterator[NDArray[np.float32]]:
+    """Samples of the frames, and zeros wherever one of them comes later than it should."""
+    count = 0
+    for frame in frames:
+        if frame.time is not None:
+            missing_s = frame.time - begin_s - count / frame.sample_rate
+            if missing_s * NS_PER_S > REANCHOR_NS:
+                missing = round(missing_s * frame.sample_rate)
+                count += missing
+                yield np.zeros(missing, np.float32)
+        samples = _mono(frame)
+        count += len(samples)
+        yield samples
 
 
 class _Pair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from engine.capture import CaptureError
 from engine.capture.devices import DeviceLostError, find, list_microphones, portaudio
-from engine.capture.stamps import NS_PER_S, REANCHOR_NS, Chunker, Stamper, to_int16
+from engine.capture.stamps import NS_PER_S, Chunker, Stamper, to_int16
 from engine.settings import EngineSettings
-from engine.wire.clock import now_ns
+from engine.wire.clock import SampleCount, now_ns
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio
 from models.preprocessing import Resampler, to_float
-
-MEMORY_BLOCKS = 25
-"""Blocks over which lateness is judged: a host delivers in bursts, but never early."""
 
 
 class Stop(Protocol):
@@ -42,43 +39,29 @@ class Block:
 
 
 class SampleClock:
-    """Blocks to chunks on the clock of the sample count. Pure.
-
-    A block's own stamp jitters, so times come from counting samples; the count is anchored anew
-    after an overflow, or when every block of the last second came late by more than 20 ms:
-    then samples were lost without a word.
-    """
+    """Blocks to chunks on the clock of the sample count (``SampleCount``). Pure."""
 
     def __init__(self, chunker: Chunker, rate_hz: int) -> None:
         self._chunker = chunker
         self._rate_hz = rate_hz
         self._resampler = Resampler(rate_hz, SAMPLE_RATE_HZ)
-        self._origin_ns: int | None = None
-        self._count = 0
-        self._late_ns: deque[int] = deque(maxlen=MEMORY_BLOCKS)
+        self._count = SampleCount(rate_hz)
         self.gaps = 0
 
     def push(self, block: Block) -> list[Audio]:
         """Take a block; return the chunks that are complete."""
-        if self._origin_ns is None:
-            self._anchor(block.t_start_ns, 0)
+        expected_ns = self._count.next_ns
+        step = self._count.push(block.t_start_ns, len(block.samples), block.overflow)
+        if step is None:
+            self._chunker.anchor(block.t_start_ns)
+        elif step.lost_ns or block.overflow:
+            self.gaps += 1
+            self._resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
+            lost = step.lost_ns * SAMPLE_RATE_HZ // NS_PER_S
+            self._chunker.anchor(expected_ns + step.lost_ns, lost)
         else:
-            expected = self._origin_ns + self._count * NS_PER_S // self._rate_hz
-            late = block.t_start_ns - expected
-            self._late_ns.append(late)
-            steady = len(self._late_ns) == MEMORY_BLOCKS and min(self._late_ns) > REANCHOR_NS
-            if block.overflow or steady:
-                lost = max(0, late if block.overflow else min(self._late_ns))
-                self.gaps += 1
-                self._anchor(expected + lost, lost * SAMPLE_RATE_HZ // NS_PER_S)
-        self._count += len(block.samples)
+            self._chunker.slew(step.slew_ns)
         return self._chunker.push(to_int16(self._resampler.push(to_float(block.samples))))
-
-    def _anchor(self, t_ns: int, lost_samples: int) -> None:
-        self._resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
-        self._chunker.anchor(t_ns, lost_samples)
-        self._origin_ns, self._count = t_ns, 0
-        self._late_ns.clear()
 
 
 def run_microphone(

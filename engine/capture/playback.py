@@ -46,7 +46,7 @@ class Stop(Protocol):
 
 def passes(path: Path, stream: str, settings: EngineSettings) -> Iterator[Audio | Video]:
     """A clip's messages from time 0, again and again where ``capture.loop`` says so."""
-    stamper = Stamper(stream, this_clock(), now_ns)
+    stamper = Stamper(stream, this_clock())
     start_ns = 0
     while True:
         end_ns = start_ns

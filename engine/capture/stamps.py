@@ -6,7 +6,6 @@ Pure but for the clock that is passed in; microphones, cameras and clips share i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,19 +25,18 @@ TIE_NS = 500_000
 
 
 class Stamper:
-    """Envelopes of one stream: sequence numbers per kind, and the time of sending."""
+    """Envelopes of one stream with their sequence numbers per kind; the socket stamps sending."""
 
-    def __init__(self, stream: str, clock: Clock, now_ns: Callable[[], int]) -> None:
+    def __init__(self, stream: str, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
-        self._now_ns = now_ns
         self._seq: Counter[str] = Counter()
 
     def envelope(self, kind: str, t_start_ns: int, t_end_ns: int) -> Envelope:
-        """The next envelope of a kind, sent now."""
+        """The next envelope of a kind."""
         seq = self._seq[kind]
         self._seq[kind] += 1
-        return Envelope(self._stream, seq, t_start_ns, t_end_ns, self._now_ns(), self._clock)
+        return Envelope(self._stream, seq, t_start_ns, t_end_ns, t_end_ns, self._clock)
 
 
 class Chunker:
@@ -50,14 +48,9 @@ class Chunker:
         self._chunk = SAMPLE_RATE_HZ * settings.capture.chunk_ms // 1000
         self._stamper = stamper
         self._waiting: NDArray[np.int16] = np.zeros(0, np.int16)
-        self._anchor_ns = 0
-        self._counted = 0
+        self._start_ns = 0
+        self._slew_ns = 0
         self._gap_samples = 0
-
-    @property
-    def t_next_ns(self) -> int:
-        """Capture time of the next sample, by the sample count."""
-        return self._time_ns(self._counted + len(self._waiting))
 
     def anchor(self, t_ns: int, lost_samples: int = 0) -> None:
         """Say when the next sample was captured; ``lost_samples`` before it are a gap.
@@ -68,7 +61,11 @@ class Chunker:
             self._gap_samples += lost_samples + len(self._waiting)
             self._detector.reset()
         self._waiting = np.zeros(0, np.int16)
-        self._anchor_ns, self._counted = t_ns, 0
+        self._start_ns, self._slew_ns = t_ns, 0
+
+    def slew(self, slew_ns: int) -> None:
+        """Let the samples last this much longer than by their count: a device's clock drifts."""
+        self._slew_ns += slew_ns
 
     def push(self, samples: NDArray[np.int16]) -> list[Audio]:
         """Add samples; return the chunks that are complete."""
@@ -84,20 +81,18 @@ class Chunker:
 
     def _take(self, count: int) -> Audio:
         samples, self._waiting = self._waiting[:count], self._waiting[count:]
-        start_ns = self._time_ns(self._counted)
-        self._counted += count
+        start_ns, slew_ns = self._start_ns, self._slew_ns
+        self._start_ns += count * NS_PER_S // SAMPLE_RATE_HZ + slew_ns
+        self._slew_ns = 0
         gap, self._gap_samples = self._gap_samples, 0
         return Audio(
-            self._stamper.envelope("audio", start_ns, self._time_ns(self._counted)),
+            self._stamper.envelope("audio", start_ns, self._start_ns),
             samples,
             self._detector.push(samples),
             self._frame_ms,
             level_dbfs(samples),
             gap,
         )
-
-    def _time_ns(self, samples: int) -> int:
-        return self._anchor_ns + samples * NS_PER_S // SAMPLE_RATE_HZ
 
 
 class FrameSampler:

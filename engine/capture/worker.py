@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from msgspec.structs import replace
-
 from engine.capture import CaptureError
 from engine.capture.camera import run_camera
 from engine.capture.devices import DeviceLostError
@@ -57,7 +55,7 @@ class Outbox:
 
     def __init__(self, sender: IngestSender | Route, worker: str) -> None:
         self._sender = sender
-        self._stamper = Stamper(worker, this_clock(), now_ns)
+        self._stamper = Stamper(worker, this_clock())
         self._lock = threading.Lock()
         self._last_ns = now_ns()
         self._state: WorkerState = "starting"
@@ -66,9 +64,8 @@ class Outbox:
 
     def emit(self, message: Audio | Video) -> None:
         """Send now, or drop and count."""
-        stamped = replace(message.envelope, t_sent_ns=now_ns())
         with self._lock:
-            self._sender.send(replace(message, envelope=stamped))
+            self._sender.send(message)
 
     def change(self, state: WorkerState, detail: str = "") -> None:
         """Change the state and tell at once."""
@@ -176,7 +173,7 @@ def _keep_open(
     again: bool,
 ) -> None:
     """Run a device, and open it again, ever more patiently, whenever it is lost."""
-    stamper = Stamper(stream.name, this_clock(), now_ns)
+    stamper = Stamper(stream.name, this_clock())
     here = Round(stop, pulse, outbox)
     wait_s = FIRST_WAIT_S
     while not here.is_set():

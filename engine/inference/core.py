@@ -24,6 +24,7 @@ from engine.inference.text.recognition import WordsSource
 from engine.inference.text.spoken import SpeechSimulator
 from engine.inference.window import Window, cut
 from engine.settings import InferenceSettings, WordsSettings
+from engine.wire.clock import Clocks
 from engine.wire.fields import WireError
 from engine.wire.jpeg import opened
 from engine.wire.membership import Held
@@ -48,7 +49,6 @@ from models.spec import MODALITIES
 
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
-MAX_CLOCKS = 1024
 MAX_WORDS, MAX_WORD = 256, 256
 MAX_RELEASED = 4096
 """Released streams that are remembered, against messages of theirs that are still under way."""
@@ -87,7 +87,7 @@ class InferenceCore:
         self._config = bundle.config
         self._backend = backend
         self._settings = settings
-        self._clock = clock
+        self._clocks = None if clock is None else Clocks(clock)
         self._encode_text = encode_text
         self._simulate_speech = simulate_speech
         self._words = words
@@ -96,7 +96,6 @@ class InferenceCore:
         self._streams: dict[str, StreamState] = {}
         self._touched: set[str] = set()
         self._deadlines: list[tuple[int, str]] = []
-        self._offsets: dict[Clock, int] = {}
         self._score_seq: Counter[str] = Counter()
         self._released: dict[str, tuple[int, Held]] = {}
         self._counters: Counter[str] = Counter()
@@ -133,7 +132,9 @@ class InferenceCore:
             except WireError:
                 self._counters["messages_malformed"] += 1
                 return False
-        if (fault := fault_of(message, self._clock, now_ns)) is not None:
+        clock = message.envelope.clock
+        foreign = self._clocks is not None and not self._clocks.is_own(clock)
+        if (fault := fault_of(message, foreign, now_ns)) is not None:
             self._counters[fault] += 1
             return False
         name, epoch = message.envelope.stream, message.envelope.epoch
@@ -156,15 +157,15 @@ class InferenceCore:
                 message.envelope,
                 self._config,
                 self._settings,
-                self._clock,
                 now_ns,
                 None if self._words is None else self._words_settings.delay_ms,
             )
-            if (offset_ns := self._offsets.get(state.clock)) is not None:
-                state.measured_offset(offset_ns)
-            if name not in self._streams:
-                heapq.heappush(self._deadlines, (state.deadline_ns, name))
-            self._streams[name] = state
+        if foreign and self._clocks is not None:
+            # None for a repetition alone, which no sender of captures makes.
+            state.offset_ns = self._clocks.observe(message.envelope, now_ns) or 0
+        if name not in self._streams:
+            heapq.heappush(self._deadlines, (state.deadline_ns, name))
+        self._streams[name] = state
         self._touched.add(name)
         taken = state.push(message, now_ns, self._counters)
         if self._words is not None and state.to_read:
@@ -173,11 +174,12 @@ class InferenceCore:
 
     def learn_clock(self, clock: Clock, offset_ns: int) -> None:
         """Compare stamps of ``clock`` through a measured offset: our clock minus that one."""
-        if len(self._offsets) < MAX_CLOCKS or clock in self._offsets:
-            self._offsets[clock] = offset_ns
+        if self._clocks is None or self._clocks.is_own(clock):
+            return
+        self._clocks.learn(clock, offset_ns)
         for state in self._streams.values():
             if state.clock == clock:
-                state.measured_offset(offset_ns)
+                state.offset_ns = offset_ns
 
     def mark(self, label: str, stream: str | None = None) -> int:
         """Put a label on the next score of a stream, or of all; return how many it reaches."""
@@ -312,7 +314,7 @@ class InferenceCore:
         seen = None
         if fused is not None and window.is_new:
             seen = Observation(fused.valence, fused.low, fused.high)
-        rolling = state.rolling.update((end_ns - state.grid.t0_ns) / 1e9, seen)
+        rolling = state.rolling.update((end_ns - state.began_ns) / 1e9, seen)
         if fused is not None and fused.alone is not None:
             state.said = fused.alone
         said = {name: state.said[name] for name in present(window) if name in state.said}

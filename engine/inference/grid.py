@@ -49,12 +49,14 @@ class HopGrid:
         """When that window is due at the latest, on the stream's clock."""
         return self.next_end_ns + self._skew_ns
 
-    def align(self, t_ns: int) -> None:
+    def align(self, t_ns: int, chunk_ns: int) -> None:
         """Let windows end where the chunks of a sound that begins at ``t_ns`` do.
 
-        A window that ends within a chunk would wait for the rest of it.
+        A window that ends within a chunk would wait for the rest of it. The grid moves forward by
+        less than a chunk, so that however often sound begins, scores come a hop apart.
         """
-        self.t0_ns -= (self.t0_ns - t_ns) % self._hop_ns
+        if 0 < chunk_ns <= self._hop_ns:
+            self.t0_ns += (t_ns - self.t0_ns) % chunk_ns
 
     def resume(self, after_ns: int) -> None:
         """Go on where another worker has stopped: owe the windows that end after ``after_ns``.

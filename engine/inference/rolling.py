@@ -109,10 +109,11 @@ class RollingValence:
             self._variance = noise  # the posterior of one observation without a prior
         else:
             predicted = self._variance + self._process_variance(elapsed_s)
-            gain = predicted / (predicted + noise)
+            # After a long time, by the half-life, nothing is left of what was believed before.
+            gain = predicted / (predicted + noise) if math.isfinite(predicted) else 1.0
             before = self._valence
             self._valence += gain * (seen.valence - before)
-            self._variance = (1.0 - gain) * predicted
+            self._variance = noise * gain  # (1 - gain) * predicted, which may be infinite
             rate = self._gain(elapsed_s)
             self._typical += rate * (noise - self._typical)
             if elapsed_s > 0:

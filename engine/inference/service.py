@@ -136,11 +136,7 @@ class Desk:
         sent_ns = self._now()
         since_fused_ms = (sent_ns - score.envelope.t_sent_ns) / 1e6
         total_ms = score.latency_ms.total + max(since_fused_ms, 0.0)
-        return replace(
-            score,
-            envelope=replace(score.envelope, t_sent_ns=sent_ns),
-            latency_ms=replace(score.latency_ms, total=total_ms),
-        )
+        return replace(score, latency_ms=replace(score.latency_ms, total=total_ms))
 
     def _publish_status(self, now_ns: int) -> None:
         envelope = Envelope(

@@ -15,7 +15,7 @@ from engine.inference.tracks.text import TextTrack
 from engine.inference.tracks.video import VideoTrack
 from engine.inference.tracks.words import WordsTrack
 from engine.settings import InferenceSettings
-from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope, Text, Video
+from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Envelope, Text, Video
 from models.spec import BundleConfig
 
 FUTURE_NS = 1_000_000_000
@@ -35,8 +35,8 @@ Input = Audio | Video | Text
 class StreamState:
     """One stream: its tracks, grid and filter, and what it lost.
 
-    A capture host's clock that is not ours is compared with ours through ``offset_ns``, the
-    smallest difference between a message's sending and its arrival; stamps stay as they are.
+    A capture host's clock that is not ours is compared with ours through ``offset_ns`` (ours minus
+    that one, which the core keeps up to date); stamps stay as they are.
     """
 
     def __init__(
@@ -44,7 +44,6 @@ class StreamState:
         first: Envelope,
         config: BundleConfig,
         settings: InferenceSettings,
-        local: Clock | None,
         now_ns: int,
         words_delay_ms: int | None = None,
     ) -> None:
@@ -52,9 +51,9 @@ class StreamState:
         self.name = first.stream
         self.clock = first.clock
         self.epoch = first.epoch
-        self._foreign = local is not None and first.clock != local
-        self._measured = False
-        self.offset_ns = now_ns - first.t_sent_ns if self._foreign else 0
+        self.offset_ns = 0
+        self.began_ns = first.t_start_ns
+        """Where the stream's own time begins: the filter's clock runs from here."""
         self.window_ns = config.window_ms * 1_000_000
         self.hop_ns = settings.hop_ms * 1_000_000
         self._skew_ns = settings.skew_ms * 1_000_000
@@ -88,11 +87,6 @@ class StreamState:
         self._seq: dict[type[Input], int] = {}
         self._arrivals: deque[tuple[int, int]] = deque(maxlen=ARRIVALS)
 
-    def measured_offset(self, offset_ns: int) -> None:
-        """Use a measured offset (our clock minus the stream's) in place of the estimate."""
-        if self._foreign:
-            self.offset_ns, self._measured = offset_ns, True
-
     def local_ns(self, now_ns: int) -> int:
         """Translate our time into the stream's."""
         return now_ns - self.offset_ns
@@ -108,8 +102,6 @@ class StreamState:
     def push(self, message: Input, now_ns: int, counters: Counter[str]) -> bool:
         """Take a message or count why not; True if it was taken."""
         envelope = message.envelope
-        if self._foreign and not self._measured:
-            self.offset_ns = min(self.offset_ns, now_ns - envelope.t_sent_ns)
         refusal = self._refusal(message, self.local_ns(now_ns))
         last = self._seq.get(type(message))
         if last is None or last < envelope.seq <= last + MAX_LOST:
@@ -136,7 +128,7 @@ class StreamState:
             gaps = self.audio.push(message)
             counters["audio_gaps"] += gaps
             if begins or gaps:
-                self.grid.align(envelope.t_start_ns)
+                self.grid.align(envelope.t_start_ns, envelope.t_end_ns - envelope.t_start_ns)
             if self.words is not None:
                 self.to_read += self.words.push(message, gaps, self.grid.t0_ns)
         return True
@@ -221,14 +213,13 @@ class StreamState:
             self.words.finish(end_ns)
 
 
-def fault_of(message: Input, local: Clock | None, now_ns: int) -> str | None:
-    """Name the counter of what no honest sender sends; None for a message in order.
+def fault_of(message: Input, foreign: bool, now_ns: int) -> str | None:
+    """Name the counter of an invalid message; None for a message in order.
 
     A first message is believed about where its stream begins, and content is encoded later
     together with that of other streams, so both are checked before anything is kept.
     """
     envelope = message.envelope
-    foreign = local is not None and envelope.clock != local
     reference_ns = envelope.t_sent_ns if foreign else now_ns
     if not 0 <= envelope.t_start_ns <= envelope.t_end_ns < MAX_TIME_NS:
         return "messages_malformed"

@@ -32,7 +32,7 @@ from engine.wire.messages import (
     Video,
 )
 
-__all__ = ["Frame", "WireError", "decode", "encode", "topic"]
+__all__ = ["Frame", "WireError", "decode", "encode", "repeated", "topic"]
 
 Frame = bytes | memoryview
 
@@ -121,8 +121,8 @@ def topic(kind: str, stream: str) -> bytes:
     return f"{kind}/{stream}/".encode()
 
 
-def encode(message: Message) -> list[Frame]:
-    """Make the frames of a message."""
+def encode(message: Message, t_sent_ns: int | None = None) -> list[Frame]:
+    """Make the frames of a message; ``t_sent_ns`` takes the place of the envelope's, if given."""
     envelope, kind = message.envelope, KINDS[type(message)]
     form = FORMS[kind]
     values = {name: getattr(message, name) for name in form.fields}
@@ -139,7 +139,7 @@ def encode(message: Message) -> list[Frame]:
         seq=envelope.seq,
         t_start_ns=envelope.t_start_ns,
         t_end_ns=envelope.t_end_ns,
-        t_sent_ns=envelope.t_sent_ns,
+        t_sent_ns=envelope.t_sent_ns if t_sent_ns is None else t_sent_ns,
         clock=envelope.clock,
         repeated=envelope.repeated,
         epoch=envelope.epoch,
@@ -148,6 +148,15 @@ def encode(message: Message) -> list[Frame]:
         **values,
     )
     return [topic(kind, envelope.stream), _ENCODER.encode(header), *frames]
+
+
+def repeated(frames: Sequence[Frame]) -> list[Frame]:
+    """The frames of a message again, marked as a repetition; as they are, where that cannot be."""
+    try:
+        header = _SCHEMA.decode(frames[1])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return list(frames)  # a relay passes on what it does not read
+    return [frames[0], _ENCODER.encode({**header, "repeated": True}), *frames[2:]]
 
 
 def decode(frames: Sequence[Frame]) -> Message:

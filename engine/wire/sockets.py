@@ -16,7 +16,8 @@ from typing import Any, Self
 import msgpack
 import zmq
 
-from engine.wire.codec import MAX_BUFFER, MAX_HEADER, decode, encode, topic
+from engine.wire.clock import now_ns, this_clock
+from engine.wire.codec import MAX_BUFFER, MAX_HEADER, decode, encode, repeated, topic
 from engine.wire.fields import WireError
 from engine.wire.messages import Message, Score, Status
 from engine.wire.order import Order
@@ -107,6 +108,11 @@ class _Socket:
             raise WireError(f"cannot connect to {endpoint}: {error}") from None
 
 
+def _sent_ns(message: Message) -> int | None:
+    """Now, for a message of this host's clock: its sending is stamped here and nowhere else."""
+    return now_ns() if message.envelope.clock == this_clock() else None
+
+
 class IngestSender(_Socket):
     """A capture worker's or client's way in (PUSH): sends now or drops and counts."""
 
@@ -129,7 +135,7 @@ class IngestSender(_Socket):
         """
         if self._watch is not None:
             self._watch.check()
-        frames = encode(message)
+        frames = encode(message, _sent_ns(message))
         try:
             self._zmq.send_multipart(frames, zmq.NOBLOCK, copy=True)
         except zmq.Again:
@@ -221,9 +227,18 @@ class IngestReceiver(_Bound):
 class ScorePublisher(_Bound):
     """The way out (XPUB): a new subscriber gets the last score and status of its topics."""
 
-    def __init__(self, endpoint: str | None = None, security: ServerSecurity | None = None) -> None:
-        """Bind to ``endpoint``; without one, ``connect`` to relays that pass the messages on."""
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        security: ServerSecurity | None = None,
+        stamps: bool = True,
+    ) -> None:
+        """Bind to ``endpoint``; without one, ``connect`` to relays that pass the messages on.
+
+        ``stamps`` False leaves the time of sending as it is: of a recording that is replayed.
+        """
         super().__init__(zmq.XPUB, MAX_REQUEST)
+        self._stamps = stamps
         self._last: dict[bytes, list[Any]] = {}
         self._last_bytes = 0
         self._wanted: set[bytes] = set()
@@ -254,7 +269,7 @@ class ScorePublisher(_Bound):
 
     def publish(self, message: Score | Status) -> None:
         """Send to everyone who subscribed; never waits, but see ``wait_for_readers``."""
-        self.forward(encode(message))
+        self.forward(encode(message, _sent_ns(message) if self._stamps else None))
 
     def forward(self, frames: list[Any]) -> None:
         """Send frames as they are, as a relay does; ``publish`` makes them of a message."""
@@ -291,7 +306,7 @@ class ScorePublisher(_Bound):
             self._repeat_s = now_s + REPEAT_S
             for name, frames in list(self._last.items()):
                 if name.startswith(prefixes):
-                    self._send(frames)
+                    self._send(repeated(frames))
         return greeted
 
     def forget(self, kind: str, stream: str) -> None:

@@ -54,6 +54,31 @@ def test_a_new_subscriber_gets_the_last_score_at_once() -> None:
         assert found.envelope.seq == 3
 
 
+def test_the_age_of_the_latest_score_is_counted_from_its_publication() -> None:
+    script = "a:3,wait:1500,subscriber,hold"
+    with publisher(script) as endpoint, Subscriber(endpoint) as subscriber:
+        end = time.monotonic() + 10
+        while subscriber.latest() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        assert subscriber.latest() is not None
+        assert subscriber.latest(max_age_ms=1000) is None, "published 1.5 s before it came"
+        assert subscriber.latest(max_age_ms=20_000) is not None
+
+
+def test_asking_for_the_latest_alone_keeps_a_bounded_number_of_events() -> None:
+    script = "subscriber," + ",".join(f"a:{n}" for n in range(1500)) + ",hold"
+    with publisher(script) as endpoint, Subscriber(endpoint, stale_s=60) as subscriber:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            newest = subscriber.latest()
+            if newest is not None and newest.envelope.seq == 1499:
+                break
+            time.sleep(0.01)
+        gap, *kept = subscriber.poll()
+        assert gap == Gap("a", 500)
+        assert [e.envelope.seq for e in kept if isinstance(e, Score)] == list(range(500, 1500))
+
+
 def test_silence_is_told_once_and_the_return_is_heard() -> None:
     script = "subscriber,wait:200,a:0,wait:1500,a:1,hold"
     with publisher(script) as endpoint, Subscriber(endpoint, stale_s=0.5) as subscriber:

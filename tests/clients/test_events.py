@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from clients.events import NS_PER_S, Event, Gap, Stale, Tracker
-from engine.wire.messages import Score
+from engine.wire.messages import Score, Status
 from tests.support.scores import make_score, make_status
 
 
@@ -28,6 +28,19 @@ def test_a_jump_is_a_gap_a_repetition_nothing_and_a_fall_a_restart() -> None:
     events = tell(tracker, 0, *(make_score(seq=n) for n in (3, 4, 4, 7, 0)))
     assert [e.missing if isinstance(e, Gap) else e.envelope.seq for e in events] == [3, 4, 2, 7, 0]  # type: ignore[union-attr]
     assert isinstance(events[2], Gap)
+
+
+def test_a_repetition_is_news_to_a_newcomer_alone_and_no_sign_of_life() -> None:
+    def again(message: Score | Status) -> Score | Status:
+        return replace(message, envelope=replace(message.envelope, repeated=True))
+
+    tracker = Tracker(1.0)
+    assert len(tell(tracker, 0, again(make_score(seq=4)), again(make_status()))) == 2
+    assert tell(tracker, 0.9, again(make_score(seq=4)), again(make_status())) == []
+    assert silent(tracker, 1.1) == ["inference", "main"]
+    assert tell(tracker, 2, again(make_score(seq=4)), again(make_status())) == []
+    assert silent(tracker, 9) == [], "told once already"
+    assert len(tell(tracker, 9, make_score(seq=5))) == 1
 
 
 def test_whoever_falls_silent_is_told_of_once_until_it_is_heard_again() -> None:

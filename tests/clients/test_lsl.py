@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from clients.bridges import BridgeError, Names
-from clients.lsl import CHANNELS, Offsets, Outlets, load, sample_of
+from clients.lsl import CHANNELS, Outlets, load, sample_of
 from engine.wire.messages import Clock, Interval
-from tests.support.scores import HERE, MODEL, PRESENT, make_score, make_status
+from tests.support.scores import MODEL, PRESENT, make_score, make_status
 
 FAR = Clock("far", "boot-9")
 MS = 1_000_000
@@ -32,20 +32,6 @@ def test_a_sample_holds_the_channels_in_order_and_nan_for_what_is_absent() -> No
         "valence_audio": -1.5, "mixed": 1.0,
     }  # fmt: skip
     assert all(map(math.isnan, sample_of(make_score(valence=None))))
-
-
-def test_this_hosts_stamps_are_taken_as_they_are() -> None:
-    envelope = make_score(t_s=100).envelope
-    assert Offsets(HERE).time_ns(envelope, 999 * 10**9) == 100 * 10**9
-
-
-def test_another_hosts_stamps_are_moved_by_the_fastest_message() -> None:
-    offsets, found = Offsets(HERE), []
-    for n, transport_ms in enumerate((30, 5, 400)):
-        envelope = make_score(t_s=100 + n, clock=FAR).envelope  # sent 10 ms after its end
-        received_ns = envelope.t_sent_ns + 7_000 * 10**9 + transport_ms * MS
-        found.append(offsets.time_ns(envelope, received_ns) - 7_000 * 10**9)
-    assert [(f - (100 + n) * 10**9) // MS for n, f in enumerate(found)] == [30, 5, 5]
 
 
 def test_names_are_bounded_counted_and_may_go() -> None:

@@ -80,7 +80,7 @@ def main() -> None:
     past_s = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
     hop_ns = round(S / rate_hz)
     seq = 0
-    with ScorePublisher(endpoint) as publisher:
+    with ScorePublisher(endpoint, stamps=False) as publisher:
         print(publisher.endpoint, flush=True)
         if past_s:
             while not publisher.greet():

@@ -26,7 +26,7 @@ from engine.capture.people import People
 from engine.capture.stamps import NS_PER_S, Chunker, Stamper
 from engine.capture.worker import Outbox
 from engine.settings import STREAM_NAME_PATTERN, EngineSettings, SettingsError, load
-from engine.wire.clock import now_ns, this_clock
+from engine.wire.clock import OffsetEstimator, this_clock
 from engine.wire.fields import WireError
 from engine.wire.messages import SAMPLE_RATE_HZ, Video
 from engine.wire.security import ClientSecurity
@@ -42,8 +42,6 @@ SOUND_SLACK = 1.25
 """Sound may come this much faster than real time, for a clock that runs fast."""
 SETTLE_PACKETS = 8
 """First packets of sound, which come in a heap while the page starts: used for their time only."""
-STALE_NS = 2 * NS_PER_S
-FIT_NS = 15 * NS_PER_S
 NS_PER_MS = 1_000_000
 
 
@@ -103,31 +101,6 @@ class RateLimit:
         return True
 
 
-class ClockFit:
-    """A browser's clock to ours: the packet that travelled fastest tells the difference best.
-
-    The smallest difference of the last 15 to 30 s counts, so that drifting clocks are followed.
-    """
-
-    def __init__(self) -> None:
-        self._bucket_ns = 0
-        self._best: int | None = None
-        self._before: int | None = None
-
-    def stamp_ns(self, t_ms: float, arrived_ns: int) -> int:
-        """Our time of a browser's time; never later than its packet's arrival."""
-        difference = arrived_ns - int(t_ms * NS_PER_MS)
-        if self._best is None or arrived_ns - self._bucket_ns > FIT_NS:
-            self._before, self._best, self._bucket_ns = self._best, difference, arrived_ns
-        self._best = min(self._best, difference)
-        offset = self._best if self._before is None else min(self._best, self._before)
-        stamp = int(t_ms * NS_PER_MS) + offset
-        if arrived_ns - stamp > STALE_NS:  # its clock was set, or the computer slept
-            self._best, self._before = difference, None
-            return arrived_ns
-        return stamp
-
-
 class CaptureSession:
     """One browser's capture; used by the server's event loop, pictures are read in a thread."""
 
@@ -146,13 +119,13 @@ class CaptureSession:
         self.speaking = False
         self._sender = sender
         self._outbox = Outbox(sender, f"{hello.stream}.browser")
-        self._stamper = Stamper(hello.stream, this_clock(), now_ns)
+        self._stamper = Stamper(hello.stream, this_clock())
         self._sound = SampleClock(Chunker(settings, self._stamper), SAMPLE_RATE_HZ)
         self._sound_rate = RateLimit(SAMPLE_RATE_HZ * SOUND_SLACK, 2 * SAMPLE_RATE_HZ)
         self._picture_rate = RateLimit(MAX_PICTURES_HZ, MAX_PICTURES_HZ)
         self._period_ns = round(NS_PER_S / settings.capture.video_rate_hz)
         self._people = People(self._stamper, settings, self._period_ns)
-        self._fit = ClockFit()
+        self._clock = OffsetEstimator()
         self._settling = SETTLE_PACKETS
         self._picture: tuple[int, bytes] | None = None
         self._arrived = asyncio.Event()
@@ -237,7 +210,7 @@ class CaptureSession:
         if not self.hello.sound or not self._sound_rate.allows(len(packet.samples), now):
             self.counters["over_rate"] += 1
             return
-        end_ns = self._fit.stamp_ns(packet.t_end_ms, now)
+        end_ns = self._stamp_ns(packet.t_end_ms, now)
         if self._settling:
             self._settling -= 1
             return
@@ -246,13 +219,18 @@ class CaptureSession:
             self.speaking = any(chunk.speech)
             self._outbox.emit(chunk)
 
+    def _stamp_ns(self, t_ms: float, arrived_ns: int) -> int:
+        """Our time of a browser's time; never later than its packet's arrival."""
+        t_ns = int(t_ms * NS_PER_MS)
+        return t_ns + self._clock.observe(t_ns, arrived_ns)
+
     def _take_picture(self, packet: Picture, now: int) -> None:
         if not self.hello.pictures or not self._picture_rate.allows(1, now):
             self.counters["over_rate"] += 1
             return
         if self._picture is not None:
             self.counters["skipped"] += 1
-        self._picture = (self._fit.stamp_ns(packet.t_ms, now), packet.jpeg)
+        self._picture = (self._stamp_ns(packet.t_ms, now), packet.jpeg)
         self._arrived.set()
 
 

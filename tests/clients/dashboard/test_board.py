@@ -8,6 +8,7 @@ from clients.dashboard.board import Board, score_json
 from clients.events import Gap
 from engine.wire.clock import this_clock
 from engine.wire.messages import Clock, Envelope, Score, Status
+from tests.clients.dashboard.test_history import read_frame
 from tests.support.stage import score
 
 S = 1_000_000_000
@@ -95,6 +96,27 @@ def test_another_hosts_score_is_put_where_it_arrived() -> None:
     elsewhere = replace(one, envelope=replace(one.envelope, clock=Clock("far", "other")))
     text = board().take(elsewhere, 90 * S)
     assert json.loads(text or "")["t_ms"] == UNIX_NS / 1e6 + 90_000
+
+
+def test_a_recording_replayed_in_the_same_boot_is_shown_as_it_comes() -> None:
+    shown = board()
+    for n in range(100):  # recorded at 12 s of this boot, replayed at 5000 s
+        one = at(12 + n / 2)
+        again = replace(one, envelope=replace(one.envelope, seq=n))
+        assert shown.take(again, int((5000 + n / 2) * S)) is not None
+    now_ns = 5050 * S
+    (frame,) = shown.frames(now_ns)
+    assert read_frame(frame)[0]["count"] == 100
+
+
+def test_a_repetition_is_shown_and_is_no_sign_of_life() -> None:
+    shown, old = board(), at(12)
+    again = replace(old, envelope=replace(old.envelope, repeated=True))
+    assert shown.take(again, 90 * S) is not None
+    assert shown.view(90 * S).engine == "waiting"
+    assert shown.take(again, 91 * S) is None
+    assert shown.take(at(92), 92 * S) is not None
+    assert shown.view(92 * S).engine == "live"
 
 
 def test_streams_are_bounded_and_a_silent_one_makes_room() -> None:

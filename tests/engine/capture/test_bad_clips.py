@@ -4,12 +4,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.capture import CaptureError
-from engine.capture.clip import SAMPLE_CLIP, read_clip, resolve_clip
+from engine.capture.clip import SAMPLE_CLIP, read_clip, read_sound, resolve_clip
 from engine.settings import load
-from engine.wire.messages import Audio, Video
+from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Video
 
 
 def kinds(path: Path) -> set[type]:
@@ -62,6 +63,21 @@ def test_a_clip_without_sound(tmp_path: Path) -> None:
 
 def test_a_clip_without_picture(tmp_path: Path) -> None:
     assert kinds(convert(tmp_path / "sound.wav", "-vn", "-t", "3")) == {Audio}
+
+
+def test_sound_that_begins_late_lies_where_the_file_says(tmp_path: Path) -> None:
+    late = tmp_path / "late.mov"
+    options = ["-itsoffset", "1.0", "-i", str(SAMPLE_CLIP), "-map", "0:v", "-map", "1:a"]
+    convert(late, *options, "-c:v", "copy", "-c:a", "pcm_s16le", "-ar", "16000")
+    plain, moved = (read_sound(path).astype(float) for path in (SAMPLE_CLIP, late))
+    assert not moved[: SAMPLE_RATE_HZ - 1600].any()
+    asked = moved[2 * SAMPLE_RATE_HZ : 3 * SAMPLE_RATE_HZ]
+    fits = [
+        float(asked @ plain[lead : lead + SAMPLE_RATE_HZ])
+        for lead in range(SAMPLE_RATE_HZ - 1600, SAMPLE_RATE_HZ + 1600, 4)
+    ]
+    found = SAMPLE_RATE_HZ - 1600 + 4 * int(np.argmax(fits))
+    assert found == pytest.approx(SAMPLE_RATE_HZ, abs=SAMPLE_RATE_HZ * 0.07)
 
 
 def test_other_rates_and_channels_are_heard_alike(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_old_formats_and_faces_that_leave(shared_data: Path) -> None:
 
 def test_reading_twice_gives_the_same_and_a_later_start_only_shifts() -> None:
     settings = load()
-    stamper = Stamper("main", this_clock(), lambda: 0)
+    stamper = Stamper("main", this_clock())
     first = list(read_clip(SAMPLE_CLIP, settings))
     second = list(read_clip(SAMPLE_CLIP, settings, stamper, start_ns=10**9))
     assert len(first) == len(second)

@@ -30,7 +30,7 @@ def picture() -> np.ndarray:
 
 
 def look(picture: np.ndarray, settings: EngineSettings, pictures: int = 1) -> list[Video]:
-    people = People(Stamper("main", this_clock(), lambda: 0), settings, PERIOD_NS)
+    people = People(Stamper("main", this_clock()), settings, PERIOD_NS)
     return [m for n in range(pictures) for m in people.look(picture, (n + 1) * PERIOD_NS)]
 
 

@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from engine.capture.microphone import MEMORY_BLOCKS, Block, SampleClock
+from engine.capture.microphone import Block, SampleClock
 from engine.capture.stamps import Chunker, FrameSampler, Stamper, to_int16
 from engine.settings import load
+from engine.wire.clock import MEMORY_BLOCKS
 from engine.wire.messages import Clock
 
 MS = 1_000_000
@@ -15,7 +16,7 @@ CLOCK = Clock("here", "boot")
 
 
 def chunker() -> Chunker:
-    return Chunker(load(), Stamper("main", CLOCK, lambda: 7))
+    return Chunker(load(), Stamper("main", CLOCK))
 
 
 def test_chunks_have_one_length_and_touch_each_other() -> None:
@@ -29,7 +30,6 @@ def test_chunks_have_one_length_and_touch_each_other() -> None:
     for before, after in pairwise(found):
         assert after.envelope.t_start_ns == before.envelope.t_end_ns
     assert found[-1].envelope.t_end_ns == 1_250 * MS
-    assert found[0].envelope.t_sent_ns == 7
     assert len(found[0].speech) == 5
 
 
@@ -82,7 +82,7 @@ def test_a_microphone_that_delivers_in_bursts_has_no_gap() -> None:
     messages = [m for block in blocks(60, jitter_ms=45) for m in clock.push(block)]
     assert clock.gaps == 0
     ends = [message.envelope.t_end_ns for message in messages]
-    assert np.allclose(np.diff(ends), 50 * MS)
+    assert np.allclose(np.diff(ends), 50 * MS, atol=MS)
 
 
 def test_a_lasting_delay_is_a_gap_of_its_length() -> None:
@@ -92,7 +92,7 @@ def test_a_lasting_delay_is_a_gap_of_its_length() -> None:
     assert clock.gaps == 1
     lost = [message.gap_samples for message in messages if message.gap_samples]
     assert lost == [3200]
-    assert messages[-1].envelope.t_end_ns == int((44 * 50 + 200 + 50) * MS)
+    assert messages[-1].envelope.t_end_ns == pytest.approx((44 * 50 + 200 + 50) * MS, abs=MS)
 
 
 def test_an_overflow_is_a_gap_at_once() -> None:
@@ -106,3 +106,16 @@ def test_an_overflow_is_a_gap_at_once() -> None:
 
 def test_floats_become_integers_without_wrapping() -> None:
     assert to_int16(np.array([1.5, -1.5, 0.5], np.float32)).tolist() == [32767, -32768, 16384]
+
+
+@pytest.mark.parametrize("ppm", [200, -200])
+def test_chunks_of_a_drifting_device_touch_and_none_is_lost(ppm: float) -> None:
+    clock, samples = SampleClock(chunker(), 16_000), np.zeros(800, np.int16)
+    step_ns = 50 * MS / (1 + ppm / 1e6)
+    feed = [Block(int(i * step_ns), samples, False) for i in range(20 * 60)]
+    messages = [m for block in feed for m in clock.push(block)]
+    assert clock.gaps == 0
+    assert len(messages) == len(feed)
+    for before, after in pairwise(messages):
+        assert after.envelope.t_start_ns == before.envelope.t_end_ns
+    assert messages[-1].envelope.t_end_ns == pytest.approx(len(feed) * step_ns, abs=MS)

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.inference.core import InferenceCore
+from engine.inference.rolling import Observation, Rolling, RollingValence
 from engine.settings import InferenceSettings
 from engine.wire.messages import Audio, Clock, Envelope, Score, Text, Video
 from models.calibration import Calibration, PatternCalibration
@@ -287,6 +288,42 @@ def test_a_face_long_gone_is_absent_although_the_window_still_holds_it() -> None
     assert by_end[3_000].video.coverage == pytest.approx(0.5)
     assert by_end[3_000].video.weight == 0.0
     assert by_end[3_000].audio.present
+
+
+class Watched:
+    """A filter that writes down the times it is asked for."""
+
+    def __init__(self, rolling: RollingValence, times: list[float]) -> None:
+        self._rolling, self._times = rolling, times
+
+    def update(self, time_s: float, seen: Observation | None) -> Rolling:
+        self._times.append(time_s)
+        return self._rolling.update(time_s, seen)
+
+
+def test_however_often_sound_breaks_off_scores_come_a_hop_apart_and_the_filter_keeps_time() -> None:
+    core, _ = make_core()
+    # 0.8 s of sound, then a gap of 0.13 s, which is no multiple of a chunk, again and again
+    messages, at_ms = [], 0.0
+    for seq in range(400):
+        messages.append(sound(seq, at_ms=at_ms))
+        at_ms += 40 + (130 if seq % 20 == 19 else 0)
+    times: list[float] = []
+    scores: list[Score] = []
+    for message in messages:
+        now = message.envelope.t_end_ns
+        core.push(message, now)
+        state = core._streams["s"]
+        if not times:
+            times.append(0.0)
+            state.rolling = Watched(state.rolling, times)
+        scores += core.due(now)
+    ends = np.array([score.envelope.t_end_ns for score in scores])
+    assert core.counters["audio_gaps"] == 19
+    assert np.diff(ends).min() >= 500 * MS
+    assert np.diff(ends).max() < 1_100 * MS
+    filter_s = np.array(times[1:])
+    np.testing.assert_allclose(np.diff(filter_s), np.diff(ends) / 1e9)
 
 
 def test_a_gap_leaves_a_hole_and_resets_the_context() -> None:

@@ -92,3 +92,17 @@ def test_trend_has_the_sign_and_size_of_a_ramp_and_fades_in_silence() -> None:
 def test_a_score_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         rolling().update(0.0, Observation(math.nan, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(("half_life_s", "stall_s"), [(1.0, 2000.0), (0.005, 0.5)])
+def test_a_long_stall_by_the_half_life_leaves_numbers(half_life_s: float, stall_s: float) -> None:
+    filtered = RollingValence(half_life_s, hold_s=1e6, warm_up_s=4.0)
+    filtered.update(0.0, seen(1.0))
+    state = filtered.update(stall_s, seen(-2.0))
+    assert state.valence == pytest.approx(-2.0), "nothing is left of what was believed before"
+    again = filtered.update(stall_s + 0.5, seen(-2.0))
+    assert again.valence == pytest.approx(-2.0)
+    assert again.interval is not None
+    filtered.update(stall_s * 2 + 1, None)
+    late = filtered.update(stall_s * 3 + 1, seen(0.5))
+    assert late.valence == pytest.approx(0.5)

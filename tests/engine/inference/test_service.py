@@ -55,11 +55,15 @@ def test_a_status_comes_once_a_second_and_at_every_change_of_state() -> None:
     assert last.detail == "numpy on the CPU"
 
 
-def test_scores_are_stamped_when_they_are_sent() -> None:
+def test_a_scores_latency_runs_until_it_is_handed_over() -> None:
     desk, clock, published = make_desk()
     play(desk, clock, 0, 30)
-    assert len(scores(published)) == 2
-    assert scores(published)[0].envelope.t_sent_ns == T0 + 480 * MS
+    first, second = (score.latency_ms for score in scores(published))
+    clock.ns += 7 * MS
+    assert second.total == pytest.approx(
+        second.transport + second.wait + second.encode + second.fuse, abs=1e-6
+    )
+    assert first.total > 0
 
 
 def test_a_capture_workers_status_is_passed_on_as_it_is() -> None:

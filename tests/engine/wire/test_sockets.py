@@ -6,10 +6,13 @@ from typing import Any
 import msgpack
 import pytest
 import zmq
+from msgspec.structs import replace
 
+from engine.wire.clock import now_ns
 from engine.wire.codec import encode
 from engine.wire.control import parse
 from engine.wire.fields import WireError
+from engine.wire.messages import Clock
 from engine.wire.sockets import (
     INGEST_QUEUE,
     ControlClient,
@@ -17,6 +20,7 @@ from engine.wire.sockets import (
     IngestReceiver,
     IngestSender,
     ScorePublisher,
+    ScoreReceiver,
 )
 from tests.support.publisher import score, status
 
@@ -124,6 +128,24 @@ def test_a_control_request_gets_its_reply_or_the_reason() -> None:
         raw.close()
 
 
+def test_the_socket_stamps_the_sending_of_our_own_clocks_messages() -> None:
+    far = replace(score("b", 0).envelope, clock=Clock("far", "boot-9"), t_sent_ns=7)
+    with (
+        ScorePublisher("tcp://127.0.0.1:*") as publisher,
+        ScoreReceiver(publisher.endpoint) as receiver,
+    ):
+        wait_for(lambda: publisher.greet() > 0)
+        old = score("a", 0)
+        publisher.publish(replace(old, envelope=replace(old.envelope, t_sent_ns=5)))
+        publisher.publish(replace(old, envelope=far))
+        before_ns = now_ns()
+        found: list[Any] = []
+        wait_for(lambda: found.extend(receiver.receive_all()) or len(found) == 2)
+    ours, theirs = (message.envelope.t_sent_ns for message in found)
+    assert before_ns - 10**10 < ours <= before_ns
+    assert theirs == 7
+
+
 def test_a_lost_reply_does_not_stick() -> None:
     with ControlServer("tcp://127.0.0.1:*") as server:
         client = ControlClient(server.endpoint, timeout_ms=200)
@@ -150,6 +172,8 @@ def test_however_many_subscribe_at_once_the_last_score_is_repeated_once() -> Non
             seqs = []
             while not seqs or seqs[-1] != 4:
                 assert subscriber.poll(5000)
-                seqs.append(msgpack.unpackb(subscriber.recv_multipart()[1])["seq"])
+                header = msgpack.unpackb(subscriber.recv_multipart()[1])
+                assert header["repeated"] == (header["seq"] == 3)
+                seqs.append(header["seq"])
             assert 2 <= len(seqs) <= batches + 1
             subscriber.close()

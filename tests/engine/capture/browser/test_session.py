@@ -15,7 +15,6 @@ from engine.capture.browser.session import (
     CaptureDesk,
     CaptureRefusedError,
     CaptureSession,
-    ClockFit,
     Hello,
     RateLimit,
 )
@@ -60,30 +59,6 @@ def test_a_rate_limit_lets_a_burst_and_then_the_rate_through() -> None:
     assert [limit.allows(1, 0) for _ in range(7)] == [True] * 5 + [False] * 2
     assert sum(limit.allows(1, t * 50 * MS) for t in range(1, 41)) == 20
     assert not RateLimit(10, 5).allows(6, 0)
-
-
-def test_a_clock_fit_takes_the_fastest_packet_and_never_the_future() -> None:
-    fit = ClockFit()
-    late_ms = [30, 5, 80, 0, 12]
-    stamps = [
-        fit.stamp_ns(1000 + 50 * i, (5000 + 50 * i + late) * MS) for i, late in enumerate(late_ms)
-    ]
-    assert stamps[3:] == [5150 * MS, 5200 * MS]
-    assert all(s <= (5000 + 50 * i + late_ms[i]) * MS for i, s in enumerate(stamps))
-
-
-def test_a_clock_that_jumps_is_fitted_anew() -> None:
-    fit = ClockFit()
-    assert fit.stamp_ns(1000, 5 * S) == 5 * S
-    assert fit.stamp_ns(1050, 65 * S) == 65 * S
-    assert fit.stamp_ns(1100, 65 * S + 50 * MS) == 65 * S + 50 * MS
-
-
-def test_a_slowly_drifting_clock_is_followed() -> None:
-    fit = ClockFit()
-    for i in range(0, 600 * 20, 20):
-        stamp = fit.stamp_ns(i * 50, round(i * 50 * 1.0005 * MS) + S)
-    assert abs(stamp - (round(i * 50 * 1.0005 * MS) + S)) < 20 * MS
 
 
 @pytest.fixture
