@@ -1,8 +1,8 @@
 """Plots of recordings: a PNG, or one self-contained HTML report with the plot and its tables.
 
-A second recording can be laid over the first, stream by stream. Per stream three panels on one axis
-of time: valence with its 90 % band, the modalities' weights, and what was heard and seen. Where
-there was no valence nothing is drawn but a grey ground.
+A second recording can be laid over the first, stream by stream. Per stream panels on one axis of
+time: valence with its 90 % band, what each modality says by itself, the modalities' weights, and
+what was heard and seen. Where there was no valence nothing is drawn but a grey ground.
 """
 
 from __future__ import annotations
@@ -126,20 +126,24 @@ def draw(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     shown = found[:MAX_STREAMS]
-    heights = [3.0, 1.0, 0.5] * len(shown)
+    told = any(_tells(session) for session in shown)
+    kinds = [3.0, 1.2, 1.0, 0.5] if told else [3.0, 1.0, 0.5]
+    heights = kinds * len(shown)
     layout = ConstrainedLayoutEngine(hspace=0.02, h_pad=0.04)
-    figure = Figure(figsize=(12, 0.8 + 4.1 * len(shown)), layout=layout)
+    figure = Figure(figsize=(12, 0.8 + (5.2 if told else 4.1) * len(shown)), layout=layout)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     drawn = [*shown, *(over[session.stream] for session in shown if session.stream in over)]
     end_s = max(float(session.t_s[-1]) for session in drawn)
     for index, session in enumerate(shown):
-        panels = axes[3 * index : 3 * index + 3]
+        panels = axes[len(kinds) * index : len(kinds) * (index + 1)]
         bin_s = end_s / MAX_POINTS if len(session.rows) > 2 * MAX_POINTS else None
         _valence(panels[0], session, bin_s, end_s)
         if session.stream in over:
             _other(panels[0], over[session.stream], other, bin_s)
-        _weights(panels[1], session, bin_s)
-        _states(panels[2], session)
+        if told:
+            _alone(panels[1], session, bin_s)
+        _weights(panels[-2], session, bin_s)
+        _states(panels[-1], session)
         for panel in panels:
             _ground(panel, session)
             panel.spines[["top", "right"]].set_visible(False)
@@ -231,6 +235,31 @@ def _marks(axes: Axes, session: Session, end_s: float) -> None:
             xytext=(3 if fits else -3, -3 - 11 * line), textcoords="offset points",
             ha="left" if fits else "right", va="top", color=MARK, fontsize=8,
         )  # fmt: skip
+
+
+def _tells(session: Session) -> bool:
+    """Whether any modality was asked by itself: older recordings know nothing of it."""
+    return any(np.isfinite(session.column(f"{name}_valence")).any() for name, _ in WEIGHTS)
+
+
+def _alone(axes: Axes, session: Session, bin_s: float | None) -> None:
+    """What each modality says by itself; hatched where two contradict each other."""
+    low, high = VALENCE_RANGE
+    axes.axhline(0, color="#888", linewidth=0.6)
+    for (name, colour), style in zip(WEIGHTS, ("-", (0, (5, 2)), (0, (1, 1.2))), strict=True):
+        t_s, values = _curve(session, f"{name}_valence", bin_s)
+        axes.plot(t_s, values, color=colour, linewidth=1.4, linestyle=style, label=name)
+    mixed = np.array([bool(row.score.mixed) for row in session.rows])
+    for index, (start_s, length_s) in enumerate(_spans(session, mixed)):
+        label = "mixed" if index == 0 else None
+        axes.axvspan(
+            start_s, start_s + length_s, facecolor="none", edgecolor=MARK, alpha=0.5,
+            hatch="////", linewidth=0, label=label,
+        )  # fmt: skip
+    axes.set_ylim(low - 0.1, high + 0.1)
+    axes.set_yticks((low, 0, high), ("-3", "0", "3"))
+    axes.set_ylabel("alone")
+    _legend(axes)
 
 
 def _weights(axes: Axes, session: Session, bin_s: float | None) -> None:

@@ -46,6 +46,12 @@ class Average:
     """Share without a valence."""
     speaking: float
     face: float
+    audio: float | None
+    text: float | None
+    video: float | None
+    """Mean of what each modality says by itself."""
+    mixed: float
+    """Share of all scores in which two of them contradict each other."""
 
 
 NAMES = tuple(field.name for field in fields(Average))
@@ -86,6 +92,8 @@ def _averaged(
     valence, low, high = (session.column(name) for name in ("valence", "low", "high"))
     speaking = np.array([row.score.speaking for row in session.rows])
     face = np.array([row.score.faces > 0 for row in session.rows])
+    alone = [session.column(f"{name}_valence") for name in ("audio", "text", "video")]
+    mixed = np.array([bool(row.score.mixed) for row in session.rows])
     for label, start_s, end_s in edges:
         held = (session.t_s >= start_s) & (session.t_s < end_s)
         count = int(held.sum())
@@ -113,6 +121,8 @@ def _averaged(
             unknown,
             float(speaking[held].mean()),
             float(face[held].mean()),
+            *(_mean(values[held]) for values in alone),
+            float(mixed[held].mean()),
         )
 
 

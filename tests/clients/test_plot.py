@@ -13,6 +13,7 @@ from clients.plot import draw, plot
 from clients.reading import RecordingFile
 from clients.record import RecordError, open_recording
 from clients.sessions import sessions
+from engine.wire.messages import Interval
 from engine.wire.rows import Row, row_of
 from tests.support.scores import MODEL, make_score
 
@@ -147,3 +148,20 @@ def test_a_missing_package_names_its_extra(
     with pytest.raises(RecordError, match=r'pip install -e "\.\[plot\]"'):
         plot(recording, tmp_path / out)
     assert not (tmp_path / out).exists()
+
+
+def test_what_each_modality_said_is_a_panel_where_it_is_known() -> None:
+    def told(n: int) -> Row:
+        known = row(n)
+        parts = known.score.modalities
+        face = replace(parts.video, valence=2.0, interval=Interval(1.0, 3.0))
+        voice = replace(parts.audio, valence=-1.0, interval=Interval(-2.0, 0.0))
+        parts = replace(parts, video=face, audio=voice)
+        return row_of(replace(known.score, modalities=parts, mixed=True), 1e9 + n / 2)
+
+    figure = draw(sessions([told(n) for n in range(9)]), "x")
+    assert len(figure.axes) == 4
+    drawn = lines(figure.axes[1])
+    assert set(drawn["video"].get_ydata()) == {2.0}  # type: ignore[attr-defined]
+    assert set(drawn["audio"].get_ydata()) == {-1.0}  # type: ignore[attr-defined]
+    assert [patch.get_hatch() for patch in figure.axes[1].patches] == ["////"]
