@@ -92,7 +92,7 @@ def _averaged(
     valence, low, high = (session.column(name) for name in ("valence", "low", "high"))
     speaking = np.array([row.score.speaking for row in session.rows])
     face = np.array([row.score.faces > 0 for row in session.rows])
-    alone = [session.column(f"{name}_valence") for name in ("audio", "text", "video")]
+    audio, text, video = (session.column(f"{name}_valence") for name in ("audio", "text", "video"))
     mixed = np.array([bool(row.score.mixed) for row in session.rows])
     for label, start_s, end_s in edges:
         held = (session.t_s >= start_s) & (session.t_s < end_s)
@@ -121,7 +121,9 @@ def _averaged(
             unknown,
             float(speaking[held].mean()),
             float(face[held].mean()),
-            *(_mean(values[held]) for values in alone),
+            _mean(audio[held]),
+            _mean(text[held]),
+            _mean(video[held]),
             float(mixed[held].mean()),
         )
 
