@@ -95,6 +95,7 @@ class InferenceCore:
         self._timer = timer
         self._streams: dict[str, StreamState] = {}
         self._touched: set[str] = set()
+        self._owing: set[str] = set()
         self._deadlines: list[tuple[int, str]] = []
         self._score_seq: Counter[str] = Counter()
         self._released: dict[str, tuple[int, Held]] = {}
@@ -192,6 +193,7 @@ class InferenceCore:
         """Forget every stream, as after a pause; counters and score numbers go on."""
         self._streams.clear()
         self._touched.clear()
+        self._owing.clear()
         self._deadlines.clear()
 
     def release(self, stream: str, epoch: int) -> Held:
@@ -204,6 +206,7 @@ class InferenceCore:
             held = _held(state)
             del self._streams[stream]
             self._touched.discard(stream)
+            self._owing.discard(stream)
             self._deadlines = [item for item in self._deadlines if item[1] != stream]
             heapq.heapify(self._deadlines)
             self._counters["streams_released"] += 1
@@ -218,6 +221,8 @@ class InferenceCore:
 
     def next_deadline_ns(self) -> int | None:
         """When ``due`` must be called even if no message comes; None without streams."""
+        if self._owing:
+            return 0
         return self._deadlines[0][0] if self._deadlines else None
 
     def due(self, now_ns: int) -> list[Score]:
@@ -249,7 +254,7 @@ class InferenceCore:
 
     def _take(self, now_ns: int) -> list[tuple[StreamState, Due]]:
         """Due windows of the streams that got messages or whose deadline has passed."""
-        names, self._touched = self._touched, set()
+        names, self._touched, self._owing = self._touched | self._owing, set(), set()
         popped: list[str] = []
         while self._deadlines and self._deadlines[0][0] <= now_ns:
             popped.append(heapq.heappop(self._deadlines)[1])
@@ -268,6 +273,8 @@ class InferenceCore:
             if window is not None:
                 self._counters["windows_dropped"] += window.skipped
                 due.append((state, window))
+                if state.grid.owes:
+                    self._owing.add(name)
         # Each stream has one entry in the heap; one whose window was ready early is merely
         # looked at once more.
         for name in popped:

@@ -9,8 +9,6 @@ from engine.inference.tracks.rings import Progress
 
 LIVE_PATIENCE_NS = 1_000_000_000
 """A modality without a sample for this long is not waited for."""
-
-
 MAX_OWED = 5
 """Windows that a stream which moved here is scored for, one by one; older ones are skipped."""
 
@@ -38,6 +36,7 @@ class HopGrid:
         self._skew_ns = skew_ns
         self._done = 0
         self._owed = False
+        self._after_ns = 0
 
     @property
     def next_end_ns(self) -> int:
@@ -53,9 +52,10 @@ class HopGrid:
         """Let windows end where the chunks of a sound that begins at ``t_ns`` do.
 
         A window that ends within a chunk would wait for the rest of it. The grid moves forward by
-        less than a chunk, so that however often sound begins, scores come a hop apart.
+        less than a chunk, so that however often sound begins, scores come a hop apart. What is
+        played of a past that another worker has scored changes nothing.
         """
-        if 0 < chunk_ns <= self._hop_ns:
+        if t_ns >= self._after_ns and 0 < chunk_ns <= self._hop_ns:
             self.t0_ns += (t_ns - self.t0_ns) % chunk_ns
 
     def resume(self, after_ns: int) -> None:
@@ -65,7 +65,13 @@ class HopGrid:
         """
         self._done = self._window_ns // self._hop_ns
         self.t0_ns = after_ns - self._done * self._hop_ns
+        self._after_ns = after_ns
         self._owed = True
+
+    @property
+    def owes(self) -> bool:
+        """Whether further windows are due already."""
+        return self._owed
 
     def take(self, modalities: Iterable[Progress], now_ns: int) -> Due | None:
         """Hand out the newest due window, skipping older ones; None when none is due.
