@@ -6,8 +6,6 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
-import zmq.auth
-
 from engine.processes import Part, WorkerSpec
 from engine.settings import EngineSettings
 from engine.wire.fields import WireError
@@ -95,9 +93,7 @@ def guarded(settings: EngineSettings) -> Iterator[ServerSecurity | None]:
         yield None
         return
     security = ServerSecurity.read(settings.security.keys_dir)
-    keys = [zmq.auth.load_certificate(file)[0] for file in security.allowed.glob("*.key")]
-    gate = Gate(security.public.decode(), [key.decode() for key in keys])
-    authenticator = start_gate(gate)
+    authenticator = start_gate(Gate(security.public.decode(), security.allowed))
     try:
         yield security
     finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import zmq
 
 from engine.wire.codec import MAX_HEADER, MAX_TOPIC
+from engine.wire.gate import POOL
 from engine.wire.link import DirectoryLink, keep_alive
 from engine.wire.membership import RelayBeat
 from engine.wire.security import ServerSecurity
@@ -37,6 +38,7 @@ class ScoreIntake(_Socket):
         keep_alive(self._zmq)
         if security is not None:
             security.apply(self._zmq)
+            self._zmq.zap_domain = POOL.encode()
         self._bind(endpoint)
         self._zmq.send(b"\x01")  # everything: a new client gets the last score of every topic
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engine.inference.service import Desk
 from engine.settings import ClusterSettings
+from engine.wire.gate import Gate
 from engine.wire.link import DirectoryLink
 from engine.wire.membership import Admit, Admitted, Beat, Outbound, Rejected, Relays, Release
 from engine.wire.messages import SCHEMA
@@ -38,7 +39,7 @@ class Membership:
         doors: where this process is reached.
         desk: what the worker holds.
         follow: sends scores to these relays from now on.
-        admit: lets a client's key in for a stream.
+        gate: lets clients' keys in for streams.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class Membership:
         doors: Doors,
         desk: Desk,
         follow: Callable[[Iterable[str]], None],
-        admit: Callable[[str, str], None],
+        gate: Gate,
     ) -> None:
         self.link = link
         self._settings, self._doors, self._desk = settings, doors, desk
-        self._follow, self._admit = follow, admit
+        self._follow, self._gate = follow, gate
         self._incarnation = time.time_ns()
         self._beat_s = 0.0
         self._told: tuple[str, ...] = ()
@@ -93,10 +94,11 @@ class Membership:
         match message:
             case Release():
                 self._desk.release(message.stream, message.epoch)
+                self._gate.forget(message.stream)
             case Relays():
                 self._follow(message.intakes)
             case Admit():
-                self._admit(message.key, message.stream)
+                self._gate.admit(message.key, message.stream)
                 self.link.send(Admitted(message.stream, message.epoch))
             case Rejected():
                 log.warning("the directory does not take this worker: %s", message.reason)

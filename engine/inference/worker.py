@@ -61,8 +61,9 @@ def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = No
     part = settings.cluster
     pulse = pulse or Pulse()
     with _security(settings) as (security, gate), contextlib.ExitStack() as sockets:
-        ingest = sockets.enter_context(IngestReceiver(settings.ingest, security))
         relayed = part.directory is not None
+        guard = gate if relayed and security is not None else None
+        ingest = sockets.enter_context(IngestReceiver(settings.ingest, security, guard))
         scores = sockets.enter_context(
             ScorePublisher(None if relayed else settings.scores, security)
         )
@@ -75,7 +76,7 @@ def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = No
             keys = None if security is None else security.as_client()
             link = sockets.enter_context(DirectoryLink(part.directory, keys))
             doors = Doors(ingest.endpoint, control.endpoint)
-            membership = Membership(link, part, doors, desk, scores.connect, gate.admit)
+            membership = Membership(link, part, doors, desk, scores.connect, gate)
         desk.set_state("ready")
         log.info("ready on %s", ingest.endpoint)
         try:

@@ -6,21 +6,28 @@ placed for it here; the list changes with every placement, so it is no directory
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from pathlib import Path
 
 import zmq
+import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 MAX_KEYS = 100_000
+POOL = "pool"
+"""ZAP domain of a socket that is for the pool's own processes only."""
 
 
 class Gate:
-    """Keys (Z85) and the streams that each may send; asked by the authenticator's thread."""
+    """Keys (Z85) and the streams that each may send; asked by the authenticator's thread.
 
-    def __init__(self, pool: str, clients: Iterable[str] = ()) -> None:
-        """Admit the pool's key for everything, and each of ``clients`` to the door."""
-        self._pool = pool
-        self._streams: dict[str, set[str]] = {key: set() for key in clients}
+    Args:
+        pool: the pool's own key, which may do everything.
+        allowed: directory of the clients' keys, at the hub's door; a worker's has none.
+    """
+
+    def __init__(self, pool: str, allowed: Path | None = None) -> None:
+        self._pool, self._allowed = pool, allowed
+        self._streams: dict[str, set[str]] = {}
 
     def admit(self, key: str, stream: str) -> None:
         """Let a key in for a stream."""
@@ -36,16 +43,37 @@ class Gate:
 
     def callback(self, domain: str, key: bytes) -> bool:
         """The authenticator's question: may this key connect?"""
-        return (name := key.decode()) == self._pool or name in self._streams
+        name = key.decode()
+        if name == self._pool or domain == POOL:
+            return name == self._pool
+        return name in self._streams or self._is_listed(key)
+
+    def _is_listed(self, key: bytes) -> bool:
+        # Read at every handshake, so that a key that is added or removed counts at once.
+        if self._allowed is None or not self._allowed.is_dir():
+            return False
+        return key in zmq.auth.load_certificates(self._allowed)
 
     def allows(self, key: str, stream: str) -> bool:
-        """Whether a key that is connected may send this stream."""
-        return key == self._pool or stream in self._streams.get(key, ())
+        """Whether a key that is connected may send this stream, or its capture's status."""
+        if key == self._pool:
+            return True
+        streams = self._streams.get(key, ())
+        return stream in streams or stream.rpartition(".")[0] in streams
+
+
+def key_of(frame: zmq.Frame) -> str:
+    """The sender's public key (Z85); empty without CURVE."""
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:  # nobody asked for it
+        return ""
 
 
 def start_gate(gate: Gate) -> ThreadAuthenticator:
     """Guard this process's context; before anything is bound. Stop it at the end."""
     authenticator = ThreadAuthenticator(zmq.Context.instance())
     authenticator.start()
-    authenticator.configure_curve_callback(domain="*", credentials_provider=gate)
+    for domain in ("*", POOL):
+        authenticator.configure_curve_callback(domain=domain, credentials_provider=gate)
     return authenticator

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import zmq
 
 from engine.wire.fields import WireError
+from engine.wire.gate import key_of
 from engine.wire.membership import (
     MAX_BYTES,
     Inbound,
@@ -75,7 +76,7 @@ class DirectorySocket(_Socket):
             except WireError:
                 self.rejected["messages_malformed"] += 1
                 continue
-            letters.append(Letter(frames[0].bytes, _key_of(frames[1]), message))
+            letters.append(Letter(frames[0].bytes, key_of(frames[1]), message))
         return letters
 
     def send(self, receiver: bytes, message: Outbound) -> None:
@@ -136,10 +137,3 @@ class DirectoryLink(_Socket):
         if not self._zmq.poll(timeout_ms):
             raise WireError(f"no answer of the directory within {timeout_ms} ms")
         return unpack_outbound(self._zmq.recv_multipart()[-1])
-
-
-def _key_of(frame: zmq.Frame) -> str:
-    try:
-        return str(frame.get("User-Id"))
-    except zmq.ZMQError:  # no security, so nobody asked
-        return ""

@@ -19,6 +19,7 @@ import zmq
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.codec import MAX_BUFFER, MAX_HEADER, decode, encode, repeated, topic
 from engine.wire.fields import WireError
+from engine.wire.gate import Gate, key_of
 from engine.wire.messages import Message, Score, Status
 from engine.wire.order import Order
 from engine.wire.peers import MESSAGES, REQUESTS, SUBSCRIPTIONS, Budget, PeerWatch, descriptor_of
@@ -183,12 +184,16 @@ class _Bound(_Socket):
 class IngestReceiver(_Bound):
     """The inference worker's way in (PULL): everything there is, hostile messages counted."""
 
-    def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
+    def __init__(
+        self, endpoint: str, security: ServerSecurity | None = None, gate: Gate | None = None
+    ) -> None:
+        """``gate`` says which client may send which stream; without it, who is in may send all."""
         # Somewhat too large a frame is counted as what it is; a huge one ends its connection.
         super().__init__(zmq.PULL, 4 * MAX_FRAME)
         self.rejected: Counter[str] = Counter()
         self.last_fault = ""
         self._malformed: Counter[int] = Counter()
+        self._gate = gate
         self._zmq.rcvhwm = 10 * INGEST_QUEUE
         self._listen(endpoint, MESSAGES, security)
 
@@ -209,9 +214,15 @@ class IngestReceiver(_Bound):
             if self._peers is not None:
                 self._peers.took(sender, sum(map(len, frames)))
             try:
-                messages.append(decode(frames))
+                message = decode(frames)
             except WireError as fault:
                 self._refuse(sender, str(fault))
+                continue
+            stream = message.envelope.stream
+            if self._gate is None or self._gate.allows(key_of(first), stream):
+                messages.append(message)
+            else:
+                self._refuse(sender, "stream: this key has not been given a place for it")
         return messages
 
     def _refuse(self, sender: int, fault: str) -> None:
