@@ -6,10 +6,10 @@ import csv
 import io
 import shutil
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from clients.columns import FORMULA, from_cell, to_cell
 from clients.reading import RecordingFile
@@ -65,13 +65,16 @@ def test_a_recorder_that_is_killed_has_written_every_row(tmp_path: Path, suffix:
 @pytest.mark.parametrize("first", FORMULA)
 def test_no_text_of_a_csv_file_is_a_formula_and_all_come_back(first: str) -> None:
     text = f'{first}HYPERLINK("http://evil")'
-    row = replace(rows_of(1)[0], mark=text, stream=text)
-    cells = [to_cell(c, getattr(row, c.name)) for c in COLUMNS]
+    score = rows_of(1)[0].score
+    envelope = replace(score.envelope, stream=text)
+    row = Row(replace(score, mark=text, envelope=envelope), 1.0)
+    cells = [to_cell(column, column.of(row)) for column in COLUMNS]
     texts = [cell for cell, column in zip(cells, COLUMNS, strict=True) if column.kind is str]
+    assert text not in texts
     assert not any(cell.startswith(FORMULA) for cell in texts)
     written = io.StringIO()
     csv.writer(written).writerow(cells)
     back = next(csv.reader([written.getvalue().rstrip("\r\n")]))
     assert [from_cell(c, cell) for c, cell in zip(COLUMNS, back, strict=True)] == [
-        getattr(row, c.name) for c in COLUMNS
+        column.of(row) for column in COLUMNS
     ]
