@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Frames = NDArray[np.float32]
+SMALLEST = 32
+"""Rows of the first array."""
 
 
 class FrameRing:
     """The newest ``capacity`` frames of one modality, in time order.
 
-    Rows are kept in one array of twice the capacity and moved to its front when it is full,
-    so that a window is a plain slice and an append costs O(1) on average.
+    Rows are kept in one array and moved to its front when it is full, so that a window is a plain
+    slice and an append costs O(1) on average. It grows with what comes, to twice the capacity: most
+    of many streams are short, or bring no picture.
     """
 
     def __init__(self, dim: int, capacity: int) -> None:
@@ -24,13 +27,18 @@ class FrameRing:
             raise ValueError(f"expected dim and capacity of at least 1, got {dim} and {capacity}")
         self.dim = dim
         self._capacity = capacity
-        self._rows: Frames = np.zeros((2 * capacity, dim), np.float32)
-        self._t_end: NDArray[np.int64] = np.zeros(2 * capacity, np.int64)
+        self._rows: Frames = np.zeros((0, dim), np.float32)
+        self._t_end: NDArray[np.int64] = np.zeros(0, np.int64)
         self._first = 0
         self._stop = 0
 
     def __len__(self) -> int:
         return self._stop - self._first
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of the arrays."""
+        return self._rows.nbytes + self._t_end.nbytes
 
     @property
     def newest_ns(self) -> int | None:
@@ -54,16 +62,31 @@ class FrameRing:
         if np.any(np.diff(t_end_ns) < 0) or (newest is not None and t_end_ns[0] < newest):
             raise ValueError(f"frames must come in time order, newest {newest}, got {t_end_ns[0]}")
         if self._stop + len(rows) > len(self._rows):
-            kept = min(len(self), self._capacity)
-            source = slice(self._stop - kept, self._stop)
-            self._rows[:kept] = self._rows[source].copy()
-            self._t_end[:kept] = self._t_end[source].copy()
-            self._first, self._stop = 0, kept
+            self._make_room(len(rows))
         stop = self._stop + len(rows)
         self._rows[self._stop : stop] = rows
         self._t_end[self._stop : stop] = t_end_ns
         self._stop = stop
         self._first = max(self._first, stop - self._capacity)
+
+    def _make_room(self, count: int) -> None:
+        """Move what is kept to the front, of a larger array where half of this one is not enough."""
+        kept = slice(self._stop - min(len(self), self._capacity), self._stop)
+        rows, t_end = self._rows[kept].copy(), self._t_end[kept].copy()
+        largest = 2 * self._capacity
+        size = min(largest, max(SMALLEST, len(self._rows)))
+        while size < largest and 2 * (len(rows) + count) > size:
+            size = min(largest, 2 * size)
+        if size != len(self._rows):
+            self._rows = np.zeros((size, self.dim), np.float32)
+            self._t_end = np.zeros(size, np.int64)
+        self._rows[: len(rows)], self._t_end[: len(rows)] = rows, t_end
+        self._first, self._stop = 0, len(rows)
+
+    def clear(self) -> None:
+        """Drop all frames, and their memory."""
+        self._rows, self._t_end = self._rows[:0].copy(), self._t_end[:0].copy()
+        self._first = self._stop = 0
 
     def between(self, start_ns: int, end_ns: int) -> Frames:
         """Return the frames [n, dim] whose end lies in (start_ns, end_ns]: a view, not a copy."""

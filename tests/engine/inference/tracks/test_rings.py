@@ -78,3 +78,22 @@ def test_progress_waits_for_a_sample_that_may_still_fall_into_the_window() -> No
     assert not progress.has_reached(380 * MS)
     assert progress.is_live(400 * MS, 100 * MS)
     assert not progress.is_live(401 * MS, 100 * MS)
+
+
+def test_a_ring_takes_memory_for_what_has_come_and_gives_it_back() -> None:
+    ring = FrameRing(dim=64, capacity=1000)
+    ring.append(np.ones((10, 64), np.float32), times(*range(10)))
+    assert ring.memory_bytes < 20_000
+    for index in range(10, 5000):
+        ring.append(np.full((1, 64), index, np.float32), times(index))
+    assert len(ring) == 1000
+    assert ring.between(4_997 * MS, 4_999 * MS)[:, 0].tolist() == [4998, 4999]
+    assert ring.memory_bytes <= 2 * 1000 * (64 * 4 + 8)
+    ring.clear()
+    assert (len(ring), ring.newest_ns, ring.memory_bytes) == (0, None, 0)
+    ring.append(rows_of(64), times(7))
+    assert len(ring) == 1
+
+
+def rows_of(dim: int) -> np.ndarray:
+    return np.zeros((1, dim), np.float32)
