@@ -32,16 +32,22 @@ def run(
         OSError: the disk is full or gone.
         WireError: the engine refused this client's key.
     """
-    count = 0
+    count, known = 0, set[str]()
     end_s = None if seconds is None else time.monotonic() + seconds
     over = False
     while not over:
         # Looked at before the last poll: what has arrived by the end is still recorded.
         over = stopped() or (end_s is not None and time.monotonic() >= end_s)
         for event in subscriber.poll(POLL_MS):
-            if isinstance(event, Score):
-                recording.write(row_of(event if words else without_words(event)))
-                count += 1
+            if not isinstance(event, Score):
+                continue
+            stream = event.envelope.stream
+            # What the engine repeats for a newcomer was said before this recording began.
+            if event.envelope.repeated and stream not in known:
+                continue
+            known.add(stream)
+            recording.write(row_of(event if words else without_words(event)))
+            count += 1
         recording.tick()
     return count
 

@@ -50,6 +50,8 @@ from models.spec import MODALITIES
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
 MAX_WORDS, MAX_WORD = 256, 256
+MAX_NUMBERED = 4096
+"""Streams whose score numbers go on after they were forgotten: those that were scored last."""
 MAX_RELEASED = 4096
 """Released streams that are remembered, against messages of theirs that are still under way."""
 MS = 1e6
@@ -97,7 +99,8 @@ class InferenceCore:
         self._touched: set[str] = set()
         self._owing: set[str] = set()
         self._deadlines: list[tuple[int, str]] = []
-        self._score_seq: Counter[str] = Counter()
+        self._score_seq: dict[str, int] = {}
+        self._forgotten: list[str] = []
         self._released: dict[str, tuple[int, Held]] = {}
         self._counters: Counter[str] = Counter()
         self._fuser = Fuser(bundle, backend, self._counters)
@@ -183,14 +186,21 @@ class InferenceCore:
                 state.offset_ns = offset_ns
 
     def mark(self, label: str, stream: str | None = None) -> int:
-        """Put a label on the next score of a stream, or of all; return how many it reaches."""
+        """Put a label on the next score of a stream, or of all; return how many it reaches.
+
+        Several marks within one hop stand in one score, as far as there is room for them.
+        """
         marked = [s for s in self._streams.values() if stream is None or s.name == stream]
-        for state in marked:
-            state.mark = label
-        return len(marked)
+        return sum(state.take_mark(label) for state in marked)
+
+    def pop_forgotten(self) -> list[str]:
+        """Hand out the names of the streams that were forgotten since the last call."""
+        names, self._forgotten = self._forgotten, []
+        return names
 
     def forget(self) -> None:
         """Forget every stream, as after a pause; counters and score numbers go on."""
+        self._forgotten += self._streams
         self._streams.clear()
         self._touched.clear()
         self._owing.clear()
@@ -205,6 +215,7 @@ class InferenceCore:
         if state is not None and state.epoch <= epoch:
             held = _held(state)
             del self._streams[stream]
+            self._forgotten.append(stream)
             self._touched.discard(stream)
             self._owing.discard(stream)
             self._deadlines = [item for item in self._deadlines if item[1] != stream]
@@ -267,7 +278,9 @@ class InferenceCore:
                 continue
             if now_ns - state.arrived_ns > timeout_ns:
                 del self._streams[name]
+                self._forgotten.append(name)
                 self._counters["streams_forgotten"] += 1
+                self._counters["marks_lost"] += state.mark is not None
                 continue
             window = state.take(now_ns)
             if window is not None:
@@ -332,8 +345,10 @@ class InferenceCore:
         mark, state.mark = state.mark, None
         spoke_on = state.audio.voiced.covered_ns(end_ns - SPEAKING_NS, end_ns) > 0
         ended = state.audio.voiced.ended_in(end_ns - state.hop_ns, end_ns)
-        seq = state.next_seq(end_ns, self._score_seq[state.name])
+        seq = state.next_seq(end_ns, self._score_seq.pop(state.name, 0))
         self._score_seq[state.name] = seq + 1
+        if len(self._score_seq) > MAX_NUMBERED:
+            del self._score_seq[next(iter(self._score_seq))]
         state.last_score = (end_ns, seq)
         self._counters["scores"] += 1
         return Score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from engine.inference.window import Window
 from models.bundle import Bundle
 from models.hearing import levelled
 from models.spec import MODALITIES, GraphName
+
+log = logging.getLogger(__name__)
 
 MAX_ROWS = 16
 """Sequences per run: with more due streams there are more runs, not more memory."""
@@ -57,7 +60,12 @@ def encode(
     _encode_faces(streams, backend)
     for stream in streams:
         for message in stream.text.prepare():
-            frames = encode_text(message.text) if encode_text is not None else None
+            frames = None
+            try:
+                frames = encode_text(message.text) if encode_text is not None else None
+            except Exception:  # of another's tokenizer and graph: a stranger's text ends nobody
+                counters["text_failed"] += 1
+                log.exception("a transcript could not be encoded")
             if frames is None:
                 counters["text_unavailable"] += 1
             else:

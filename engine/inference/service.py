@@ -27,6 +27,8 @@ from engine.wire.messages import (
 STATUS_PERIOD_NS = 1_000_000_000
 DESCRIBED_BYTES = 32 * 1024
 """Of stream names in the reply to ``describe``: half of what a reply may hold."""
+MAX_CAPTURES = 1024
+"""Capture workers whose status is passed on."""
 LATENCIES = 1024
 """Scores over which the latency gauges are taken."""
 RECENT_NS = 5_000_000_000
@@ -61,8 +63,11 @@ class Desk:
         now: Callable[[], int],
         memory_mb: Callable[[], float],
         detail: str,
+        forget: Callable[[str, str], None] = lambda kind, name: None,
     ) -> None:
         self._core = core
+        self._forget = forget
+        self._captures: dict[str, int] = {}
         self._settings = settings
         self._name = settings.cluster.name
         self._clock = clock
@@ -91,16 +96,34 @@ class Desk:
         """File a message of a capture worker or a client; pass a capture worker's status on."""
         if isinstance(message, Status):
             # Only this worker speaks for itself: nobody else's word of it is passed on.
-            if message.worker == "capture" and message.envelope.stream != self._name:
+            if message.worker != "capture" or message.envelope.stream == self._name:
+                self._counters["messages_unexpected"] += 1
+            elif self._admit(message.envelope.stream, now_ns):
                 self._publish(message)
             else:
-                self._counters["messages_unexpected"] += 1
+                self._counters["workers_refused"] += 1
         elif self.state == "paused":
             self._counters["messages_paused"] += 1
         else:
             if self.state == "ready":
                 self.set_state("running")
             self._core.push(message, now_ns)
+
+    def _admit(self, worker: str, now_ns: int) -> bool:
+        """Whether a capture worker's word is passed on: there is a limit to how many speak."""
+        if worker not in self._captures and len(self._captures) >= MAX_CAPTURES:
+            return False
+        self._captures[worker] = now_ns
+        return True
+
+    def _forget_silent(self, now_ns: int) -> None:
+        """Let newcomers hear nothing of streams and capture workers that have gone."""
+        for stream in self._core.pop_forgotten():
+            self._forget("score", stream)
+        oldest_ns = now_ns - int(self._settings.inference.stream_timeout_s * 1e9)
+        for worker in [name for name, heard in self._captures.items() if heard < oldest_ns]:
+            del self._captures[worker]
+            self._forget("status", worker)
 
     def step(self, now_ns: int) -> None:
         """Score what is due and publish it; once a second, publish the status too."""
@@ -111,6 +134,7 @@ class Desk:
                 self._note_latency(stamped, now_ns)
                 self._publish(stamped)
         if now_ns - self._status_ns >= STATUS_PERIOD_NS:
+            self._forget_silent(now_ns)
             self._publish_status(now_ns)
 
     def _note_latency(self, score: Score, now_ns: int) -> None:
@@ -183,12 +207,15 @@ class Desk:
         """Put a label on the next score of one stream or of all; return how many it reaches.
 
         Raises:
-            CommandError: no such stream.
+            CommandError: no such stream, or too many marks at once.
         """
         if stream is not None and stream not in self._core.streams:
             known = ", ".join(self._core.streams[:8]) or "none"
             raise CommandError(f"no stream {stream!r}; known: {known}")
-        return self._core.mark(label, stream)
+        reached = self._core.mark(label, stream)
+        if not reached and self._core.streams:
+            raise CommandError("the next score has no room for another mark: ask again in a moment")
+        return reached
 
     @property
     def model(self) -> ModelInfo:

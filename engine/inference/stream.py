@@ -24,7 +24,10 @@ PAST_NS = 60_000_000_000
 """So has one that ended this long ago."""
 MAX_TIME_NS = 1 << 62
 MAX_LOST = 1_000_000
-"""A larger jump of the sequence number is another sender, not a loss."""
+LOSS_SLACK = 40
+"""A jump of the sequence number beyond what fits between two messages, and beyond this, is another
+sender and no loss."""
+MAX_MARK = 256
 ARRIVALS = 64
 CATCH_UP_NS = 1_000_000_000
 """What is played from a stream's past has this long to arrive; then it is scored as it is."""
@@ -84,8 +87,16 @@ class StreamState:
         self.mark: str | None = None
         self.said: Mapping[str, Said] = {}
         """What each modality said by itself when it was last asked."""
-        self._seq: dict[type[Input], int] = {}
+        self._seq: dict[type[Input], Envelope] = {}
         self._arrivals: deque[tuple[int, int]] = deque(maxlen=ARRIVALS)
+
+    def take_mark(self, label: str) -> bool:
+        """Put a label on the next score; False where it has no room for it."""
+        marks = label if self.mark is None else f"{self.mark}; {label}"
+        if len(marks) > MAX_MARK:
+            return False
+        self.mark = marks
+        return True
 
     def local_ns(self, now_ns: int) -> int:
         """Translate our time into the stream's."""
@@ -104,14 +115,14 @@ class StreamState:
         envelope = message.envelope
         refusal = self._refusal(message, self.local_ns(now_ns))
         last = self._seq.get(type(message))
-        if last is None or last < envelope.seq <= last + MAX_LOST:
-            lost = 0 if last is None else envelope.seq - last - 1
+        if last is None or last.seq < envelope.seq <= last.seq + _most_lost(last, envelope):
+            lost = 0 if last is None else envelope.seq - last.seq - 1
             counters["messages_lost"] += lost
             self.dropped += lost + (refusal is not None)
-            self._seq[type(message)] = envelope.seq
+            self._seq[type(message)] = envelope
         elif refusal is None:
             counters["senders_restarted"] += 1
-            self._seq[type(message)] = envelope.seq
+            self._seq[type(message)] = envelope
         # Otherwise it was counted as lost when its successor came.
         if refusal is not None:
             counters[refusal] += 1
@@ -156,7 +167,8 @@ class StreamState:
 
     def _repeated(self, message: Input) -> str | None:
         last = self._seq.get(type(message))
-        return "messages_repeated" if last == message.envelope.seq else None
+        repeated = last is not None and last.seq == message.envelope.seq
+        return "messages_repeated" if repeated else None
 
     def take(self, now_ns: int) -> Due | None:
         """Hand out the stream's due window, if any; ``now_ns`` is on our clock.
@@ -211,6 +223,12 @@ class StreamState:
         self.text.finish(before_ns)
         if self.words is not None:
             self.words.finish(end_ns)
+
+
+def _most_lost(last: Envelope, now: Envelope) -> int:
+    """How far a sender's number can have risen since its last message, by their times."""
+    span_ns = max(now.t_end_ns - now.t_start_ns, 1_000_000)
+    return min(MAX_LOST, 2 * max(0, now.t_end_ns - last.t_end_ns) // span_ns + LOSS_SLACK)
 
 
 def fault_of(message: Input, foreign: bool, now_ns: int) -> str | None:

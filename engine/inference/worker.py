@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -33,6 +35,7 @@ from models import bundle as bundles
 
 log = logging.getLogger(__name__)
 
+TRIM_S = 5.0
 MAX_WAIT_MS = 100
 """Longest sleep: a stop flag is noticed within it."""
 
@@ -112,6 +115,7 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
         now=now_ns,
         memory_mb=lambda: float(process.memory_info().rss / 2**20),
         detail=f"{config.name} {config.version}{untrained} on {core.model.backend}",
+        forget=_Forgetter(scores),
     )
     desk.set_state("starting")
     choice.backend.warm_up()
@@ -157,6 +161,22 @@ def _loop(
         step(desk)
         if membership is not None:
             membership.step()
+
+
+class _Forgetter:
+    """Drops what is remembered of a stream or worker, and gives its memory back to the system."""
+
+    def __init__(self, scores: ScorePublisher) -> None:
+        self._scores = scores
+        self._trimmed_s = 0.0
+
+    def __call__(self, kind: str, name: str) -> None:
+        self._scores.forget(kind, name)
+        if (now_s := time.monotonic()) - self._trimmed_s > TRIM_S:
+            self._trimmed_s = now_s
+            # What is freed in the middle of the heap stays with the process otherwise.
+            with contextlib.suppress(OSError, AttributeError):  # glibc only
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 def step(desk: Desk) -> None:

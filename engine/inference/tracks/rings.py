@@ -70,7 +70,7 @@ class FrameRing:
         self._first = max(self._first, stop - self._capacity)
 
     def _make_room(self, count: int) -> None:
-        """Move what is kept to the front, of a larger array where half of this one is not enough."""
+        """Move what is kept to the front, of a larger array where half of it is not enough."""
         kept = slice(self._stop - min(len(self), self._capacity), self._stop)
         rows, t_end = self._rows[kept].copy(), self._t_end[kept].copy()
         largest = 2 * self._capacity
