@@ -372,6 +372,7 @@ class Assembly:
                     text.read,
                     text.shape[0],
                     f"spoken/{hears.identity}/{text.identity}",
+                    frozenset(self.recipe.transcripts),
                 )
             )
         elif choice.kind == "llm":

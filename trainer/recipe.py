@@ -276,7 +276,8 @@ class Recipe(Section):
     """Most clips of a corpus's train, valid and test, by the corpus's name; drawn by chance."""
     transcripts: dict[str, float] = {}
     """Share of a corpus's clips whose words are used; all where unnamed. What actors say is neutral
-    whatever they feel: from all of it the network would learn that words mean nothing."""
+    whatever they feel: from all of it the network would learn that words mean nothing. Text is not
+    simulated for these corpora: they are a few sentences, said by everybody."""
     pairing: Pairing = Pairing()
     encoders: Encoders = Encoders()
     network: Network = Network()

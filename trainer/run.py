@@ -248,6 +248,7 @@ class Pipeline:
                     self.assembly.shapes,
                     self.assembly.simulates,
                     self.recipe.window_ms / 1000,
+                    text_span_s=self.recipe.augmentation.text_span_s,
                 )
                 advance()
             kept = {"margins": [asdict(margin) for margin in margins]}
@@ -272,6 +273,7 @@ class Pipeline:
                     self.recipe.window_ms / 1000,
                     {margin.pattern: margin.margin for margin in margins},
                     self.recipe.training.robustness,
+                    text_span_s=self.recipe.augmentation.text_span_s,
                 )
                 predicted = self._test_predictions(model)
                 advance()

@@ -7,7 +7,7 @@ split's median; for two classes its more frequent sign), measured on the same cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,10 +82,12 @@ class Evaluation:
         return Evaluation(tree["split"], tree["seed"], tuple(results), tuple(curve))
 
 
-def views(simulates: bool, window_s: float, longest_s: float) -> list[tuple[Span, View]]:
+def views(
+    simulates: bool, window_s: float, longest_s: float, text_span_s: float = 0.0
+) -> list[tuple[Span, View]]:
     """All views that differ: 7 subsets complete; without text, also through the missing flow.
 
-    Windows count where a clip is longer than one.
+    Windows count where a clip is longer than one; their words may reach back further.
     """
     found: list[tuple[Span, View]] = []
     spans: list[tuple[Span, float | None]] = [("utterance", None)]
@@ -93,9 +95,12 @@ def views(simulates: bool, window_s: float, longest_s: float) -> list[tuple[Span
         spans.append(("window", window_s))
     for span, length in spans:
         for modalities in subsets():
-            found.append((span, View("complete", modalities, exact=True, window_s=length)))
+            view = View(
+                "complete", modalities, exact=True, window_s=length, text_span_s=text_span_s
+            )
+            found.append((span, view))
             if "text" not in modalities and simulates and "audio" in modalities:
-                found.append((span, View("missing_text", modalities, exact=True, window_s=length)))
+                found.append((span, replace(view, flow="missing_text")))
     return found
 
 
@@ -111,6 +116,7 @@ def evaluate(
     margins: dict[str, float] | None = None,
     robustness: bool = True,
     device: torch.device | None = None,
+    text_span_s: float = 0.0,
 ) -> Evaluation:
     """Measure a model on a split.
 
@@ -126,11 +132,12 @@ def evaluate(
         margins: calibration margin per pattern; None leaves the intervals raw.
         robustness: measure over rates of lost frames, too.
         device: where to run.
+        text_span_s: how far back the words of a window reach.
     """
     device = device or next(model.parameters()).device
     results = []
     whole: dict[tuple[str, Flow, str], NDArray[np.float64]] = {}
-    for span, view in views(simulates, window_s, samples.longest_s):
+    for span, view in views(simulates, window_s, samples.longest_s, text_span_s):
         found = predict(model, samples, shapes, view, device)
         pattern = view.pattern(simulates)
         for corpus, own in found.by_corpus().items():
