@@ -29,7 +29,15 @@ class Stale:
     worker: bool = False
 
 
-Event = Score | Status | Gap | Stale
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The connection to the engine was lost, or is there again after that."""
+
+    endpoint: str
+    connected: bool
+
+
+Event = Score | Status | Gap | Stale | Link
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
         for score in scores:
             print(score.envelope.stream, score.valence, score.interval)
 
-ZeroMQ connects again by itself; what was lost or has fallen silent is told by ``events``.
+It connects again by itself, within 3 s where packets vanish without a word; what was lost or has
+fallen silent is told by ``events``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from clients.events import NS_PER_S, Event, Gap, Tracker
+from clients.events import NS_PER_S, Event, Gap, Link, Tracker
 from engine.wire.clock import Clocks, now_ns, this_clock
 from engine.wire.messages import Score, Status
 from engine.wire.security import ClientSecurity
@@ -69,6 +70,7 @@ class Subscriber:
         self._skipped: Counter[str] = Counter()
         """Scores by stream that waited for ``events`` until there was no room for them."""
         self._closed = False
+        self._endpoint, self._lost = endpoint, False
 
     @property
     def rejected(self) -> int:
@@ -156,6 +158,11 @@ class Subscriber:
             self._take(first)
         for message in self._receiver.receive_all():
             self._take(message)
+        for connected in self._receiver.pop_changes():
+            if connected and not self._lost:
+                continue  # the first connection is what everybody expects
+            self._lost = not connected
+            self._waiting.append(Link(self._endpoint, connected))
         self._waiting += self._tracker.silent(now_ns())
 
     def _take(self, message: Score | Status) -> None:

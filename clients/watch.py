@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from clients.events import Event, Gap, Stale
+from clients.events import Event, Gap, Link, Stale
 from clients.subscriber import Subscriber
 from engine.terminal.render import WIDE, Sparkline, score_line, score_table
 from engine.wire.messages import Score, Status
@@ -27,6 +27,7 @@ class Board:
         self._status: dict[str, Status] = {}
         self._silent: dict[str, Stale] = {}
         self.lost: Counter[str] = Counter()
+        self._link: Link | None = None
 
     def take(self, event: Event) -> None:
         """Take in an event."""
@@ -34,6 +35,8 @@ class Board:
             self.lost[event.stream] += event.missing
         elif isinstance(event, Stale):
             self._silent[event.source] = event
+        elif isinstance(event, Link):
+            self._link = event
         elif isinstance(event, Status):
             self._status[event.envelope.stream] = event
             self._silent.pop(event.envelope.stream, None)
@@ -55,6 +58,10 @@ class Board:
         ]
         workers = [f"{name} {status.state}" for name, status in sorted(self._status.items())]
         parts.append(Text("workers: " + (", ".join(workers) or "none heard"), "dim"))
+        if self._link is not None and not self._link.connected:
+            parts.append(
+                Text(f"connection to {self._link.endpoint} lost, trying again", "bold red")
+            )
         for stale in self._silent.values():
             kind = "worker" if stale.worker else "stream"
             parts.append(Text(f"{kind} {stale.source}: silent", "bold red"))
@@ -96,6 +103,8 @@ def lines(events: Iterable[Event]) -> Iterable[str]:
             yield f"{event.stream}  {event.missing} scores lost on the way here"
         elif isinstance(event, Stale):
             yield f"{event.source}  silent for {event.silence_s:.1f} s"
+        elif isinstance(event, Link):
+            yield f"{event.endpoint}  {'connected again' if event.connected else 'connection lost'}"
 
 
 def _live(subscriber: Subscriber, board: Board, console: Console) -> None:

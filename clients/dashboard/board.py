@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from clients.dashboard.history import SLOT_MS, SPAN_MS, History
-from clients.events import NS_PER_S, Event, Gap, Stale
+from clients.events import NS_PER_S, Event, Gap, Link, Stale
 from engine.wire.clock import Clocks, this_clock
 from engine.wire.messages import Clock, Score, Status
 from engine.wire.rows import row_of
@@ -121,7 +121,7 @@ class Board:
 
     def take(self, event: Event, now_ns: int) -> str | None:
         """Take in an event; a score that is shown comes back as its JSON text."""
-        if isinstance(event, Stale):
+        if isinstance(event, Stale | Link):
             return None  # judged by ``view``, from the same silence
         if isinstance(event, Gap):
             if event.stream in self._streams:

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 BREAKS = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+CHANGES = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+MAX_CHANGES = 64
 MAX_BREAKS = 5
 """Handshakes in a row that may break off without a word: a server that ends does that to one, a
 server with another key to all."""
@@ -190,17 +193,18 @@ class ClientSecurity:
         socket.curve_secretkey = self.secret
         socket.curve_serverkey = self.server
 
-    def watch(self, socket: zmq.Socket[bytes], endpoint: str) -> RefusalWatch:
+    def watch(self, socket: zmq.Socket[bytes], endpoint: str) -> ConnectionWatch:
         """Apply the keys and watch for a refusal."""
         self.apply(socket)
-        return RefusalWatch(socket, endpoint)
+        return ConnectionWatch(socket, endpoint)
 
 
-class RefusalWatch:
-    """Listens to a socket's monitor and turns a refused handshake into an error."""
+class ConnectionWatch:
+    """Listens to a socket's monitor: a refused handshake is an error, a lost connection is told."""
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
-        self._monitor = socket.get_monitor_socket(REFUSALS | BREAKS | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._monitor = socket.get_monitor_socket(REFUSALS | BREAKS | CHANGES)
+        self._changes: deque[bool] = deque(maxlen=MAX_CHANGES)
         self._socket = socket
         self._endpoint = endpoint
         self._breaks = 0
@@ -209,8 +213,10 @@ class RefusalWatch:
         """Raise WireError if the server has refused this client."""
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._breaks = 0
+            if event in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_DISCONNECTED):
+                connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+                self._breaks = 0 if connected else self._breaks
+                self._changes.append(connected)
                 continue
             self._breaks += 1
             if event != BREAKS or self._breaks >= MAX_BREAKS:
@@ -219,6 +225,12 @@ class RefusalWatch:
                     f"into the server's {ALLOWED}/ directory and check that server.key is the "
                     "server's"
                 )
+
+    def pop_changes(self) -> list[bool]:
+        """What ``check`` has seen since the last call: True a connection, False one that is lost."""
+        changes = list(self._changes)
+        self._changes.clear()
+        return changes
 
     def close(self) -> None:
         """Stop listening."""

@@ -23,7 +23,7 @@ from engine.wire.gate import Gate, key_of
 from engine.wire.messages import Message, Score, Status
 from engine.wire.order import Order
 from engine.wire.peers import MESSAGES, REQUESTS, SUBSCRIPTIONS, Budget, PeerWatch, descriptor_of
-from engine.wire.security import ClientSecurity, ServerSecurity
+from engine.wire.security import ClientSecurity, ConnectionWatch, ServerSecurity
 
 INGEST_QUEUE = 256
 """Messages a sender queues for a slow worker: some seconds, then the newest are dropped."""
@@ -375,7 +375,9 @@ class ScoreReceiver(_Socket):
         endpoints = [part.strip() for part in endpoint.split(",")]
         self._order = Order(several=len(endpoints) > 1)
         self._zmq.rcvhwm = SCORE_QUEUE
-        self._watch = security.watch(self._zmq, endpoint) if security is not None else None
+        if security is not None:
+            security.apply(self._zmq)
+        self._watch = ConnectionWatch(self._zmq, endpoint)
         names = tuple(streams)
         for name in names:
             self._zmq.subscribe(topic("score", name))
@@ -392,11 +394,9 @@ class ScoreReceiver(_Socket):
         Raises:
             WireError: the server refused this client's key.
         """
-        if self._watch is not None:
-            self._watch.check()
+        self._watch.check()
         if not self._zmq.poll(timeout_ms):
-            if self._watch is not None:
-                self._watch.check()
+            self._watch.check()
             return None
         return next(iter(self.receive_all(1)), None)
 
@@ -419,9 +419,12 @@ class ScoreReceiver(_Socket):
 
     def close(self) -> None:
         """Close the socket and its monitor."""
-        if self._watch is not None:
-            self._watch.close()
+        self._watch.close()
         super().close()
+
+    def pop_changes(self) -> list[bool]:
+        """Connections made (True) and lost (False) that ``receive`` has noticed since the last call."""
+        return self._watch.pop_changes()
 
 
 class ControlServer(_Bound):
