@@ -59,9 +59,8 @@ class Board:
         workers = [f"{name} {status.state}" for name, status in sorted(self._status.items())]
         parts.append(Text("workers: " + (", ".join(workers) or "none heard"), "dim"))
         if self._link is not None and not self._link.connected:
-            parts.append(
-                Text(f"connection to {self._link.endpoint} lost, trying again", "bold red")
-            )
+            lost = f"connection to {self._link.endpoint} lost, trying again"
+            parts.append(Text(lost, "bold red"))
         for stale in self._silent.values():
             kind = "worker" if stale.worker else "stream"
             parts.append(Text(f"{kind} {stale.source}: silent", "bold red"))

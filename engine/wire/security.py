@@ -227,7 +227,7 @@ class ConnectionWatch:
                 )
 
     def pop_changes(self) -> list[bool]:
-        """What ``check`` has seen since the last call: True a connection, False one that is lost."""
+        """What ``check`` has seen since the last call: True a connection, False a lost one."""
         changes = list(self._changes)
         self._changes.clear()
         return changes

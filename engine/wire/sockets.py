@@ -423,7 +423,7 @@ class ScoreReceiver(_Socket):
         super().close()
 
     def pop_changes(self) -> list[bool]:
-        """Connections made (True) and lost (False) that ``receive`` has noticed since the last call."""
+        """Connections made (True) and lost (False) since the last call, as ``receive`` saw them."""
         return self._watch.pop_changes()
 
 
