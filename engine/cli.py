@@ -51,6 +51,9 @@ Source = Annotated[str | None, typer.Option(help="Clip to play as if live, or sa
 Stream = Annotated[
     list[str] | None, typer.Option(help="NAME=SOURCE: clip or camera URL; repeatable.")
 ]
+Faces = Annotated[
+    str | None, typer.Option(help="Whose face is scored: largest, or all, each as NAME/1, NAME/2.")
+]
 Once = Annotated[bool, typer.Option("--once", help="Play clips once and end with them.")]
 Config = Annotated[Path | None, typer.Option(help="Settings in TOML.")]
 Security = Annotated[str | None, typer.Option(help="off, or curve.")]
@@ -76,6 +79,7 @@ def run(
     camera: Camera = None,
     source: Source = None,
     stream: Stream = None,
+    faces: Faces = None,
     once: Once = False,
     config: Config = None,
     security: Security = None,
@@ -95,6 +99,7 @@ def run(
         bundle=bundle,
         backend=backend,
         streams=streams_of(microphone, camera, source, stream),
+        faces=_given(who=faces),
         capture={"loop": False} if once else None,
         security=security_of(security, keys_dir),
         inference=inference_of(hop_ms, threads),
@@ -113,6 +118,7 @@ def capture(
     camera: Camera = None,
     source: Source = None,
     stream: Stream = None,
+    faces: Faces = None,
     once: Once = False,
     config: Config = None,
     security: Security = None,
@@ -128,6 +134,7 @@ def capture(
         cluster=_given(directory=directory),
         scores=scores,
         streams=streams_of(microphone, camera, source, stream),
+        faces=_given(who=faces),
         capture={"loop": False} if once else None,
         security=security_of(security, keys_dir),
         log_level=log_level,

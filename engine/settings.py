@@ -85,6 +85,10 @@ class FaceSettings(Section):
     """YuNet's ONNX file; needed for, and only for, ``detector = "yunet"``."""
     detect_every: int = Field(10, ge=1, le=60)
     """Sampled pictures between two searches; in between, known faces are followed."""
+    who: Literal["largest", "all"] = "largest"
+    """Score the most prominent person, or each in a stream of their own: ``room/1``, ``room/2``."""
+    max: int = Field(6, ge=1, le=30)
+    """People scored at once with ``who = "all"``: the first to come of the most prominent."""
     min_face_px: int = Field(32, ge=16, le=1024)
     """Smaller faces are not scored, whichever the detector."""
     width_px: int = Field(480, ge=160, le=3840)
@@ -125,7 +129,10 @@ class InferenceSettings(Section):
     min_coverage: float = Field(0.1, ge=0.0, le=1.0)
     """A modality covering less of its window counts as absent."""
     max_age_ms: int = Field(2_000, ge=100)
-    """A voice or face this long gone counts as absent, though the window still holds it."""
+    """A voice this long gone counts as absent, though the window still holds it; a face too,
+    where no picture says so sooner."""
+    face_gone_ms: int = Field(500, ge=0)
+    """Pictures without the face for this long: it has gone, and is scored no more."""
     stream_timeout_s: float = Field(30.0, gt=0)
     """A stream silent for this long is forgotten."""
     max_streams: int = Field(1024, ge=1)

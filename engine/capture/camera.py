@@ -81,6 +81,8 @@ def run_camera(
             for message in people.look(picture, t_ns):
                 emit(message)
     finally:
+        for message in people.end(now_ns()):
+            emit(message)
         grabber.close()
 
 

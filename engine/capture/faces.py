@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.capture.detections import SAME_FACE, Detection, FaceDetector, overlap
+from engine.capture.detections import SAME_FACE, Detection, FaceDetector, nearest, overlap
 from engine.wire.messages import Box
 from models.framing import Frame, cut
 
@@ -17,6 +17,8 @@ Picture = NDArray[np.uint8]
 
 REMEMBERED_NS = 1_000_000_000
 """How long a face that is gone keeps its identity: a turned head, a hand, a passer-by."""
+SOON = 3
+"""Pictures between two searches while somebody is away who may be back."""
 RETURN_DISTANCE = 1.5
 """How far from its last place a face may come back, in its own sides."""
 RETURN_RATIO = 1.6
@@ -63,23 +65,39 @@ class FaceTracker:
         self._scored: int | None = None
 
     @property
+    def expects(self) -> bool:
+        """Whether somebody is away who may be back in a moment."""
+        return any(track.missed for track in self.tracks)
+
+    @property
     def visible(self) -> tuple[Track, ...]:
         """The faces that the last picture showed."""
         return tuple(track for track in self.tracks if not track.missed)
 
     def follow(self, seen: dict[int, Detection | None], t_ns: int) -> None:
-        """Take what became of the visible tracks in the next picture, by identity."""
+        """Take what became of visible tracks in the next picture, by identity.
+
+        A visible track that is not named was not followed: it stays until the next search.
+        """
         tracks: list[Track] = []
         for track in self.tracks:
             detection = seen.get(track.track_id)
-            if detection is not None and not self._taken(tracks, detection):
+            if track.track_id not in seen and not track.missed:
+                tracks.append(track)
+            elif detection is not None and not self._taken(tracks, detection):
                 tracks.append(_continued(track, detection, t_ns))
             elif t_ns - track.seen_ns <= REMEMBERED_NS:
                 tracks.append(replace(track, missed=True))
         self.tracks = tuple(tracks)
 
     def add(self, detections: Sequence[Detection], t_ns: int) -> None:
-        """Take faces found in the same picture: those not followed are back, or new."""
+        """Take all faces found in a picture: those that are not known are back, or new.
+
+        A face that was not followed is where it is found now, or it is gone.
+        """
+        stale = [track for track in self.visible if track.seen_ns < t_ns]
+        if stale:
+            self.follow({t.track_id: nearest(detections, t.frame) for t in stale}, t_ns)
         for detection in sorted(detections, key=lambda d: -d.score):
             if any(overlap(t.frame, detection.frame) >= SAME_FACE for t in self.visible):
                 continue
@@ -154,6 +172,12 @@ class FaceReader:
         self._max_faces = max_faces
         self._tracker = FaceTracker()
         self._since = detect_every
+        self._handed: frozenset[int] = frozenset()
+
+    @property
+    def known(self) -> frozenset[int]:
+        """Identities of the faces that are seen, and of those away for a moment."""
+        return frozenset(track.track_id for track in self._tracker.tracks)
 
     def read(self, picture: Picture, t_ns: int) -> Sighting:
         """The scored face of the next sampled BGR picture [H, W, 3], captured at ``t_ns``."""
@@ -163,19 +187,33 @@ class FaceReader:
         return Sighting(faces) if track is None else self._sighting(picture, track, faces)
 
     def read_all(self, picture: Picture, t_ns: int) -> tuple[Sighting, ...]:
-        """Every face of the next picture up to ``max_faces``, in the order of their coming."""
+        """Every face of the next picture up to ``max_faces``, in the order of their coming.
+
+        In a crowd, those that were handed out before stay as long as they are known.
+        """
         self._look(picture, t_ns)
-        tracks = self._tracker.visible
-        kept = sorted(self._prominent(picture)[: self._max_faces], key=lambda t: t.track_id)
-        return tuple(self._sighting(picture, track, len(tracks)) for track in kept)
+        visible = self._prominent(picture)
+        self._handed &= self.known
+        free = self._max_faces - len(self._handed)
+        others = [t.track_id for t in visible if t.track_id not in self._handed]
+        self._handed |= frozenset(others[:free])
+        kept = sorted(
+            (track for track in visible if track.track_id in self._handed),
+            key=lambda track: track.track_id,
+        )
+        return tuple(self._sighting(picture, track, len(visible)) for track in kept)
 
     def _look(self, picture: Picture, t_ns: int) -> None:
-        known = self._prominent(picture)[: max(2, self._max_faces)]
+        visible = self._prominent(picture)
+        handed = [track for track in visible if track.track_id in self._handed]
+        others = [track for track in visible if track.track_id not in self._handed]
+        known = (handed + others)[: max(2, self._max_faces)]
         seen = {t.track_id: self._detector.follow(picture, t.frame) for t in known}
         self._tracker.follow(seen, t_ns)
         self._since += 1
         lost = any(detection is None for detection in seen.values())
-        if self._since >= self._detect_every or lost or not self._tracker.visible:
+        every = min(self._detect_every, SOON) if self._tracker.expects else self._detect_every
+        if self._since >= every or lost or not self._tracker.visible:
             self._tracker.add(self._found(picture), t_ns)
             self._since = 0
 
@@ -185,7 +223,7 @@ class FaceReader:
             known = any(
                 overlap(t.frame, detection.frame) >= SAME_FACE for t in self._tracker.visible
             )
-            confirmed = None if known else self._detector.follow(picture, detection.frame)
+            confirmed = self._detector.follow(picture, detection.frame) if not known else detection
             if confirmed is not None:
                 found.append(confirmed)
         return found

@@ -101,6 +101,7 @@ class InferenceCore:
         self._deadlines: list[tuple[int, str]] = []
         self._score_seq: dict[str, int] = {}
         self._forgotten: list[str] = []
+        self._ended: list[str] = []
         self._released: dict[str, tuple[int, Held]] = {}
         self._counters: Counter[str] = Counter()
         self._fuser = Fuser(bundle, backend, self._counters)
@@ -226,6 +227,22 @@ class InferenceCore:
                 del self._released[next(iter(self._released))]
         return self._released.get(stream, (0, Held(epoch)))[1]
 
+    def _end(self, name: str) -> None:
+        """Forget a stream whose person has left."""
+        del self._streams[name]
+        self._touched.discard(name)
+        self._owing.discard(name)
+        self._deadlines = [item for item in self._deadlines if item[1] != name]
+        heapq.heapify(self._deadlines)
+        self._counters["streams_ended"] += 1
+        self._forgotten.append(name)
+        self._ended.append(name)
+
+    def pop_ended(self) -> list[str]:
+        """Hand out the streams that have ended since the last call: their people have left."""
+        ended, self._ended = self._ended, []
+        return ended
+
     def held(self) -> dict[str, Held]:
         """The streams that are here, and how far each is scored."""
         return {name: _held(state) for name, state in self._streams.items()}
@@ -256,6 +273,10 @@ class InferenceCore:
             stages = (encoded - started, finished - encoded)
             scores.append(self._score(window, result, now_ns, stages))
             window.stream.finish(window.due.end_ns)
+            over_ns = window.stream.video.over_ns
+            here = self._streams.get(window.stream.name) is window.stream
+            if here and over_ns is not None and window.due.end_ns >= over_ns:
+                self._end(window.stream.name)
         return scores
 
     def _explains(self, window: Window) -> bool:

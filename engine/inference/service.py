@@ -133,9 +133,16 @@ class Desk:
                 self._latencies.append(stamped.latency_ms.total)
                 self._note_latency(stamped, now_ns)
                 self._publish(stamped)
+            for name in self._core.pop_ended():
+                self._publish(self._farewell(name, now_ns))
         if now_ns - self._status_ns >= STATUS_PERIOD_NS:
             self._forget_silent(now_ns)
             self._publish_status(now_ns)
+
+    def _farewell(self, stream: str, now_ns: int) -> Status:
+        """Word that a person's stream has ended, in the name of the camera that saw them."""
+        envelope = Envelope(f"{stream}.camera", 0, now_ns, now_ns, self._now(), self._clock)
+        return Status(envelope, "capture", "ended", "the person has left")
 
     def _note_latency(self, score: Score, now_ns: int) -> None:
         """File a score's latency, but for that of a stream which has just come.

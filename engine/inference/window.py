@@ -68,7 +68,8 @@ def cut(state: StreamState, due: Due, settings: InferenceSettings) -> Window:
             quality = passage.quality
             if coverage["text"] > 0:
                 words, least_text = passage.words, 0.0  # a short word may say everything
-    if video.seen.covered_ns(recent_ns, end_ns) and video.frames is not None:
+    gone = video.gone(settings.face_gone_ms * 1_000_000)
+    if not gone and video.seen.covered_ns(recent_ns, end_ns) and video.frames is not None:
         frames["video"] = video.frames.between(start_ns, end_ns)
     source: TextSource = "simulated"
     given_ns = given.spans.covered_ns(start_ns, end_ns)

@@ -9,6 +9,7 @@ so that fields may be added.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -36,6 +37,8 @@ __all__ = ["Frame", "WireError", "decode", "encode", "repeated", "topic"]
 
 Frame = bytes | memoryview
 
+STREAM = re.compile(r"[^/]+(/[0-9]{1,4}(\.[a-z]{1,16})?)?")
+"""A stream, a person's stream, or the worker that feeds one."""
 MAX_TOPIC = 320
 MAX_HEADER = 64 * 1024
 MAX_BUFFER = 1024 * 1024
@@ -206,8 +209,11 @@ def _reason(header: Frame, error: Exception) -> str:
 
 def _envelope(header: Any) -> Envelope:
     stream = header.stream
-    if not stream or "/" in stream or not stream.isprintable():
-        raise WireError("header.stream: expected a printable name without a slash")
+    if not STREAM.fullmatch(stream) or not stream.isprintable():
+        raise WireError(
+            "header.stream: expected a printable name without a slash, or one with the number of "
+            "a person before its camera (room/1)"
+        )
     start, end = header.t_start_ns, header.t_end_ns
     if end < start:
         raise WireError(f"header.t_end_ns: expected at least t_start_ns {start}, got {end}")

@@ -16,7 +16,7 @@ from engine.wire.fields import WireError
 MAX_BYTES = 512 * 1024
 MAX_HELD = 4096
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(/[0-9]{1,4})?$")]
 Address = Annotated[str, msgspec.Meta(pattern=r"^(tcp|ipc)://", max_length=256)]
 Line = Annotated[str, msgspec.Meta(max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]

@@ -142,6 +142,8 @@ class Video(Struct, frozen=True, eq=False):
     """Detector's confidence; nil where the detector gives none."""
     jpeg: Annotated[NDArray[np.uint8] | None, Raw("|u1", 1, 256 * 1024)] = None
     """[N] the crop as a baseline JPEG of at most 512 px a side, in place of ``crop``."""
+    last: Annotated[bool, ADDED] = False
+    """The person has gone: the stream ends with this message."""
 
     def __post_init__(self) -> None:
         """Refuse two crops of one face."""

@@ -201,6 +201,9 @@ class CaptureSession:
         """Say goodbye, close the socket and give the name back."""
         self._released()
         with contextlib.suppress(WireError):  # a refused key: there is nobody to say it to
+            for message in self._people.end(now_ns()):
+                self._outbox.emit(message)
+        with contextlib.suppress(WireError):  # a refused key: there is nobody to say it to
             self._outbox.change("ended", "the browser's capture has ended")
         # LINGER is 0: give the last word a moment to leave.
         self._sender.raw.linger = 200

@@ -32,6 +32,8 @@ class VideoTrack:
         self.progress = Progress()
         self.seen = Spans()
         self.faces = 0
+        self.over_ns: int | None = None
+        """When the person left for good; None while more may come."""
         self._spec: ImageEncoderSpec | None = config.video_encoder
         _, _, rate_hz = config.frame_rates_hz
         self._period_ns = int(NS_PER_S / rate_hz)
@@ -47,6 +49,7 @@ class VideoTrack:
         end_ns = message.envelope.t_end_ns
         self.progress.advance(end_ns)
         self.faces = message.faces
+        self.over_ns = end_ns if message.last else None
         if message.crop is None:
             return
         last_ns = self.seen.newest_ns
@@ -78,6 +81,13 @@ class VideoTrack:
         """Mean detector score within the window; None where the detector gives none."""
         scores = [score for time, score in self._scores if start_ns < time <= end_ns]
         return sum(scores) / len(scores) if scores else None
+
+    def gone(self, after_ns: int) -> bool:
+        """Whether pictures have come without the face for ``after_ns``."""
+        shown_ns, seen_ns = self.progress.newest_ns, self.seen.newest_ns
+        if shown_ns is None or seen_ns is None:
+            return False
+        return shown_ns - seen_ns > after_ns
 
     def finish(self, before_ns: int) -> None:
         """Drop what no window will ask for again."""

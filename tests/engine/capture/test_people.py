@@ -72,3 +72,62 @@ def test_stretched_pixels_are_made_square_before_anything_looks(picture: np.ndar
     narrow = squared(picture, Fraction(1, 2))
     assert narrow.shape[:2] == (2 * height, width)
     assert squared(picture, Fraction(1)) is picture
+
+
+def three_of(picture: np.ndarray) -> np.ndarray:
+    """Three people before one camera: a face, the same mirrored, and once more below."""
+    rows = [[picture, picture[:, ::-1]], [picture, np.full_like(picture, 110)]]
+    return np.ascontiguousarray(np.vstack([np.hstack(row) for row in rows]))
+
+
+def streams_of(messages: list[Video]) -> dict[str, Video]:
+    return {message.envelope.stream: message for message in messages}
+
+
+def test_three_people_have_a_stream_each_that_begins_and_ends_with_them(
+    picture: np.ndarray,
+) -> None:
+    people = People(Stamper("room", this_clock(), lambda: 0), load(faces={"who": "all"}), PERIOD_NS)
+    crowd, pair = three_of(picture), three_of(picture)
+    pair[picture.shape[0] :] = 110  # the third leaves, for less than a second
+    seen: list[dict[str, Video]] = []
+    for n in range(60):
+        away = 10 <= n < 17 or n >= 30
+        shown = pair if away else crowd
+        seen.append(streams_of(people.look(shown, (n + 1) * PERIOD_NS)))
+    assert seen[0].keys() == {"room"}
+    assert seen[0]["room"].faces == 3
+    assert not any(messages["room"].has_face for messages in seen)
+    everybody = {"room", "room/1", "room/2", "room/3"}
+    assert all(messages.keys() == everybody for messages in seen[3:30])
+    gone = {name for name, message in seen[12].items() if not message.has_face} - {"room"}
+    assert len(gone) == 1
+    (leaver,) = gone
+    assert all(messages[leaver].has_face for messages in (seen[9], seen[20]))
+    assert seen[9][leaver].track_id == seen[20][leaver].track_id
+    last = [n for n, messages in enumerate(seen) if leaver in messages and messages[leaver].last]
+    assert len(last) == 1
+    assert 38 <= last[0] <= 42
+    assert all(messages.keys() == everybody - {leaver} for messages in seen[last[0] + 1 :])
+    ended = people.end(61 * PERIOD_NS)
+    assert {m.envelope.stream for m in ended} == everybody - {"room", leaver}
+    assert all(m.last and not m.has_face for m in ended)
+
+
+def test_no_more_people_are_scored_than_asked_for(picture: np.ndarray) -> None:
+    settings = load(faces={"who": "all", "max": 2})
+    people = People(Stamper("room", this_clock(), lambda: 0), settings, PERIOD_NS)
+    for n in range(6):
+        messages = people.look(three_of(picture), (n + 1) * PERIOD_NS)
+    assert streams_of(messages).keys() == {"room", "room/1", "room/2"}
+    assert messages[0].faces == 3
+
+
+def test_a_persons_stream_travels_under_its_name(picture: np.ndarray) -> None:
+    people = People(Stamper("room", this_clock(), lambda: 0), load(faces={"who": "all"}), PERIOD_NS)
+    for n in range(4):
+        messages = people.look(picture, (n + 1) * PERIOD_NS)
+    frames = encode(messages[1])
+    assert bytes(frames[0]) == b"video/room/1/"
+    came = decode(frames)
+    assert came.envelope.stream == "room/1"

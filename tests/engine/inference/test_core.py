@@ -459,3 +459,37 @@ def test_scores_hold_only_numbers_in_range() -> None:
         for state in (score.audio, score.video, score.text):
             assert 0 <= state.coverage <= 1
             assert 0 <= state.weight <= 1
+
+
+def test_a_face_that_has_gone_stops_holding_the_score_while_pictures_say_so() -> None:
+    core, _ = make_core()
+    scores = play(core, [face(i, there=i < 40) for i in range(80)])
+    present = [score.video.present for score in scores]
+    # Seen until 4 s; the window that ends half a second later still knows it, no other does.
+    assert present[:8] == [True] * 8
+    assert not any(present[9:])
+    widths = [s.interval.high - s.interval.low for s in scores[9:] if s.interval is not None]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
+
+
+def test_a_camera_that_stalls_is_not_taken_for_a_face_that_left() -> None:
+    core, _ = make_core()
+    both = [sound(i) for i in range(150)] + [face(i) for i in range(40)]
+    scores = play(core, both)
+    assert scores[9].video.present  # 1 s after the last picture
+    assert not scores[-1].video.present
+
+
+def test_a_persons_stream_ends_with_the_person() -> None:
+    core, _ = make_core()
+    last = replace(face(30, there=False), last=True)
+    scores = play(
+        core, [*(face(i) for i in range(30)), last, *(sound(i, stream="t") for i in range(150))]
+    )
+    ends = [(s.envelope.t_end_ns - T0) // MS for s in scores if s.envelope.stream == "s"]
+    assert ends[-1] == 3_500
+    assert core.streams == ("t",)
+    assert core.pop_ended() == ["s"]
+    assert core.pop_ended() == []
+    assert core.counters["streams_ended"] == 1
