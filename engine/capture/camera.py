@@ -81,7 +81,7 @@ def run_camera(
             for message in people.look(picture, t_ns):
                 emit(message)
     finally:
-        for message in people.end(now_ns()):
+        for message in people.end():
             emit(message)
         grabber.close()
 

@@ -132,7 +132,6 @@ class _Pair:
         self._resampler: Resampler | None = None
         self._rate_hz = 0
         self._aspect = Fraction(1)
-        self._shown_ns: int | None = None
         self._broken = 0
 
     def messages(self) -> Iterator[Audio | Video]:
@@ -159,9 +158,7 @@ class _Pair:
                     sent += 1
                     yield message
             queues.setdefault("audio", deque()).extend(self._end_of_sound())
-            if self._shown_ns is not None:
-                end_ns = self._shown_ns + self._sampler.period_ns
-                queues.setdefault("video", deque()).extend(self._people.end(end_ns))
+            queues.setdefault("video", deque()).extend(self._people.end())
             for message in _merge(queues, all_in=True):
                 sent += 1
                 yield message
@@ -228,7 +225,6 @@ class _Pair:
         size = square_size(frame.width, frame.height, self._aspect)
         shown = frame.to_ndarray(format="bgr24", width=size[0], height=size[1])
         picture = np.rot90(shown, getattr(frame, "rotation", 0) // 90)
-        self._shown_ns = t_ns
         return [*self._people.look(np.ascontiguousarray(picture), t_ns)]
 
     def _time_ns(self, frame: Any) -> int:

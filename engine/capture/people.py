@@ -49,6 +49,7 @@ class People:
         self._seen: Counter[int] = Counter()
         self._streams: dict[int, Stamper] = {}
         self._came = 0
+        self._shown_ns = 0
 
     def look(self, picture: NDArray[np.uint8], t_ns: int) -> list[Video]:
         """The messages of the next sampled BGR picture [H, W, 3], captured at ``t_ns``.
@@ -57,6 +58,7 @@ class People:
         many faces there are, and each person's stream follows: it begins with the third picture
         of a face, says so while the face is away, and ends when it is forgotten.
         """
+        self._shown_ns = t_ns
         if not self._each:
             return [self._message(self._stamper, self._reader.read(picture, t_ns), t_ns)]
         sightings = self._reader.read_all(picture, t_ns)
@@ -76,9 +78,10 @@ class People:
                 del self._streams[track_id], self._seen[track_id]
         return messages
 
-    def end(self, t_ns: int) -> list[Video]:
+    def end(self) -> list[Video]:
         """The last messages of everybody's own stream, when the camera or clip ends."""
         stampers, self._streams = list(self._streams.values()), {}
+        t_ns = self._shown_ns + self._period_ns
         return [self._message(stamper, Sighting(0), t_ns, last=True) for stamper in stampers]
 
     def _message(

@@ -34,7 +34,7 @@ class Stamper:
 
     def of_person(self, number: int) -> Stamper:
         """Envelopes of one person before this stream's camera: ``room/1``."""
-        return Stamper(f"{self._stream}/{number}", self._clock, self._now_ns)
+        return Stamper(f"{self._stream}/{number}", self._clock)
 
     def envelope(self, kind: str, t_start_ns: int, t_end_ns: int) -> Envelope:
         """The next envelope of a kind."""

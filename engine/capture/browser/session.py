@@ -201,7 +201,7 @@ class CaptureSession:
         """Say goodbye, close the socket and give the name back."""
         self._released()
         with contextlib.suppress(WireError):  # a refused key: there is nobody to say it to
-            for message in self._people.end(now_ns()):
+            for message in self._people.end():
                 self._outbox.emit(message)
         with contextlib.suppress(WireError):  # a refused key: there is nobody to say it to
             self._outbox.change("ended", "the browser's capture has ended")

@@ -87,7 +87,7 @@ def streams_of(messages: list[Video]) -> dict[str, Video]:
 def test_three_people_have_a_stream_each_that_begins_and_ends_with_them(
     picture: np.ndarray,
 ) -> None:
-    people = People(Stamper("room", this_clock(), lambda: 0), load(faces={"who": "all"}), PERIOD_NS)
+    people = People(Stamper("room", this_clock()), load(faces={"who": "all"}), PERIOD_NS)
     crowd, pair = three_of(picture), three_of(picture)
     pair[picture.shape[0] :] = 110  # the third leaves, for less than a second
     seen: list[dict[str, Video]] = []
@@ -109,14 +109,14 @@ def test_three_people_have_a_stream_each_that_begins_and_ends_with_them(
     assert len(last) == 1
     assert 38 <= last[0] <= 42
     assert all(messages.keys() == everybody - {leaver} for messages in seen[last[0] + 1 :])
-    ended = people.end(61 * PERIOD_NS)
+    ended = people.end()
     assert {m.envelope.stream for m in ended} == everybody - {"room", leaver}
     assert all(m.last and not m.has_face for m in ended)
 
 
 def test_no_more_people_are_scored_than_asked_for(picture: np.ndarray) -> None:
     settings = load(faces={"who": "all", "max": 2})
-    people = People(Stamper("room", this_clock(), lambda: 0), settings, PERIOD_NS)
+    people = People(Stamper("room", this_clock()), settings, PERIOD_NS)
     for n in range(6):
         messages = people.look(three_of(picture), (n + 1) * PERIOD_NS)
     assert streams_of(messages).keys() == {"room", "room/1", "room/2"}
@@ -124,7 +124,7 @@ def test_no_more_people_are_scored_than_asked_for(picture: np.ndarray) -> None:
 
 
 def test_a_persons_stream_travels_under_its_name(picture: np.ndarray) -> None:
-    people = People(Stamper("room", this_clock(), lambda: 0), load(faces={"who": "all"}), PERIOD_NS)
+    people = People(Stamper("room", this_clock()), load(faces={"who": "all"}), PERIOD_NS)
     for n in range(4):
         messages = people.look(picture, (n + 1) * PERIOD_NS)
     frames = encode(messages[1])
