@@ -123,6 +123,6 @@ class Outlets:
         valence = desc.append_child("valence")
         valence.append_child_value("minimum", "-3")
         valence.append_child_value("maximum", "3")
-        valence.append_child_value("interval", "90 %")
+        valence.append_child_value("interval", score.model.coverage_text)
         valence.append_child_value("no_value", "NaN: no voice and no face, or warming up")
         return info

@@ -169,7 +169,8 @@ def _valence(axes: Axes, session: Session, bin_s: float | None, end_s: float) ->
     (t_s, valence), (_, lower), (_, upper), (_, window) = (
         _curve(session, name, bin_s) for name in ("valence", "low", "high", "valence_window")
     )
-    axes.fill_between(t_s, lower, upper, color=VALENCE, alpha=0.2, linewidth=0, label="90 %")
+    level = session.rows[-1].score.model.coverage_text
+    axes.fill_between(t_s, lower, upper, color=VALENCE, alpha=0.2, linewidth=0, label=level)
     label = "valence"
     if bin_s is not None:
         binned = session.binned("valence", bin_s)

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import NormalDist
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SCHEMA = 1
 LOWEST, HIGHEST = -3.0, 3.0
 WHOLE_SCALE = HIGHEST - LOWEST
+"""Margin of a pattern that was never measured: its interval is the whole scale."""
+COVERAGE = 0.9
+"""Share of the labels that an interval is to cover; a bundle's calibration stores its own."""
+
+Values = NDArray[np.float64]
+
+
+def widened(
+    valence: Values | float, low: Values | float, high: Values | float, margin: float
+) -> tuple[Values, Values]:
+    """The one rule of an interval: live, in reports and in training.
+
+    The raw interval is moved out by ``margin`` on both sides, and in for a negative one, but never
+    past its middle or the valence, nor out of the scale. Numbers or arrays [N].
+    """
+    middle = (np.asarray(low) + high) / 2
+    lower = np.minimum(np.minimum(np.subtract(low, margin), middle), valence)
+    upper = np.maximum(np.maximum(np.add(high, margin), middle), valence)
+    return np.maximum(lower, LOWEST), np.minimum(upper, HIGHEST)
+
+
+def z_of(coverage: float) -> float:
+    """Standard deviations on each side of the middle of a normal interval of this coverage."""
+    return NormalDist().inv_cdf((1 + coverage) / 2)
 
 
 class PatternCalibration(BaseModel):
@@ -30,21 +57,16 @@ class Calibration(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA
-    coverage: float = Field(0.9, gt=0, lt=1)
+    coverage: float = Field(COVERAGE, gt=0, lt=1)
     patterns: dict[str, PatternCalibration] = {}
 
-    def interval(self, pattern: str, low: float, high: float) -> tuple[float, float]:
-        """Calibrated interval of a raw one, within [-3, 3].
-
-        A pattern that was never measured gets the whole scale.
-        """
+    def interval(
+        self, pattern: str, valence: float, low: float, high: float
+    ) -> tuple[float, float]:
+        """Calibrated interval of a raw one, within [-3, 3]; see ``widened``."""
         known = self.patterns.get(pattern)
-        margin = WHOLE_SCALE if known is None else known.margin
-        middle = (low + high) / 2
-        return (
-            max(LOWEST, min(low - margin, middle)),
-            min(HIGHEST, max(high + margin, middle)),
-        )
+        lower, upper = widened(valence, low, high, WHOLE_SCALE if known is None else known.margin)
+        return float(lower), float(upper)
 
     @staticmethod
     def read(path: Path) -> Calibration:

@@ -20,6 +20,7 @@ from models.bundle import CALIBRATION, CARD, CONFIG, WEIGHTS, BundleError, diges
 from models.calibration import Calibration
 from models.encoders.embedded import FaceEncoder, VoiceEncoder
 from models.fusion import FusionNetwork
+from models.graphs import FUSION_INPUTS, FUSION_OUTPUTS, SequenceGraph
 from models.network import SentimentNetwork
 from models.precision import lowered
 from models.preprocessing import N_MELS
@@ -38,16 +39,6 @@ from models.text_simulation.student import StudentTextSimulation
 from models.umca import ProjectedFrames
 
 OPSET = 18
-FUSION_INPUTS = (
-    "audio",
-    "audio_mask",
-    "text",
-    "text_mask",
-    "video",
-    "video_mask",
-    "text_simulated",
-)
-FUSION_OUTPUTS = ("valence", "low", "high", "weights", "fused")
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,8 +259,8 @@ class _Signature:
 
     inputs: tuple[Tensor, ...]
     dynamic: tuple[Any, ...]
-    input_names: tuple[str, ...] = ("input",)
-    output_names: tuple[str, ...] = ("frames",)
+    input_names: tuple[str, ...] = SequenceGraph.inputs
+    output_names: tuple[str, ...] = SequenceGraph.outputs
 
 
 def _signature(module: nn.Module) -> _Signature:

@@ -10,41 +10,18 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA = 2
-MODALITIES = ("audio", "text", "video")
-"""The order of modalities everywhere: weights [B, 3], masks, patterns."""
+from models.graphs import MODALITIES as MODALITIES
+from models.graphs import PROJECTIONS as PROJECTIONS
+from models.graphs import RECOGNISER as RECOGNISER
+from models.graphs import TOKENS_PER_S
+from models.graphs import WORDS as WORDS
+from models.graphs import GraphName as GraphName
 
+SCHEMA = 2
 SAMPLE_RATE_HZ = 16_000
 MEL_RATE_HZ = 100
 
 SequenceInput = Literal["log_mel", "samples", "audio_frames"]
-GraphName = Literal[
-    "audio_encoder",
-    "video_encoder",
-    "text_simulation",
-    "audio_projection",
-    "text_projection",
-    "video_projection",
-    "fusion",
-    "recogniser_lower",
-    "recogniser_upper",
-    "recogniser_cross",
-    "recogniser_decoder",
-    "text_encoder",
-]
-PROJECTIONS: tuple[GraphName, ...] = ("audio_projection", "text_projection", "video_projection")
-"""Graphs that run once per frame, in the order of MODALITIES; the fusion runs once per window."""
-RECOGNISER: tuple[GraphName, ...] = (
-    "recogniser_lower",
-    "recogniser_upper",
-    "recogniser_cross",
-    "recogniser_decoder",
-)
-"""Graphs that turn a piece of speech into words; the first may be the audio encoder's too."""
-WORDS: tuple[GraphName, ...] = (*RECOGNISER, "text_encoder")
-"""Graphs that run in threads of their own and have no batch of windows to keep up with."""
-TOKENS_PER_S = 3.5
-"""Tokens of a text encoder in a second of talk, about: the usual length of a window's text."""
 
 
 class Spec(BaseModel):

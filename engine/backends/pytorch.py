@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from engine.backends.protocol import BackendError, Inputs, Outputs
 from engine.backends.warm import warm_up
 from models.bundle import Bundle, BundleError
-from models.export import FUSION_INPUTS, FUSION_OUTPUTS, graph_modules
+from models.export import graph_modules
+from models.graphs import FUSION_INPUTS, FUSION_OUTPUTS, RowGraph
 from models.modules import load_modules
 from models.pretrained import PretrainedError
 from models.spec import BundleConfig
@@ -84,7 +85,7 @@ class PytorchBackend:
         module = self._runs.get(graph)
         if module is None:
             raise BackendError(f"the bundle has no module {graph!r}, only {sorted(self._modules)}")
-        names = FUSION_INPUTS if graph == "fusion" else ("input",)
+        names = FUSION_INPUTS if graph == "fusion" else RowGraph.inputs
         with torch.inference_mode(), self._autocast():
             tensors = [
                 torch.from_numpy(np.ascontiguousarray(inputs[name])).to(self._device)
@@ -92,7 +93,7 @@ class PytorchBackend:
             ]
             values = module(*tensors)
         if isinstance(values, Tensor):
-            return {"frames": values.float().cpu().numpy()}
+            return {RowGraph.outputs[0]: values.float().cpu().numpy()}
         return {
             name: value.float().cpu().numpy()
             for name, value in zip(FUSION_OUTPUTS, values, strict=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.backends.protocol import Array, Backend, Inputs
-from engine.backends.tensorrt.profiles import HOP_S, per_hop
-from models.spec import MODALITIES, PROJECTIONS, BundleConfig, SequenceEncoderSpec
+from engine.backends.protocol import Backend, Inputs
+from models.graphs import FusionGraph, Graph, RowGraph, SequenceGraph, graphs_of
+from models.spec import BundleConfig
 
 
 def warm_up(backend: Backend, config: BundleConfig) -> None:
@@ -17,47 +17,27 @@ def warm_up(backend: Backend, config: BundleConfig) -> None:
 
 
 def example_inputs(config: BundleConfig) -> list[tuple[str, Inputs]]:
-    """Return (graph, inputs) of zeros, batch 1 and 2, shapes as the core makes them."""
-    examples: list[tuple[str, Inputs]] = []
-    audio = config.audio_encoder
-    if audio is not None:
-        hop = max(audio.block, int(HOP_S * audio.input_rate_hz) // audio.stride) * audio.stride
-        if audio.block > 1:
-            hop = audio.block * audio.stride
-        shape = (64,) if audio.input == "log_mel" else ()
-        for batch in (1, 2):
-            zeros = np.zeros((batch, audio.left_context + hop, *shape), np.float32)
-            examples.append(("audio_encoder", {"input": zeros}))
-        if config.text_simulation is not None:
-            examples += _text_simulation(config.text_simulation, audio)
-    video = config.video_encoder
-    if video is not None:
-        examples += [
-            (
-                "video_encoder",
-                {"input": np.zeros((n, video.channels_in, *[video.size_px] * 2), np.float32)},
-            )
-            for n in (1, 5)
-        ]
-    dims = zip(PROJECTIONS, config.network.frame_dims, config.frame_rates_hz, strict=True)
-    for graph, dim, rate_hz in dims:
-        rows = (1, per_hop(rate_hz))
-        examples += [(graph, {"input": np.zeros((n, dim), np.float32)}) for n in rows]
-    return examples + [("fusion", _fusion(config, batch)) for batch in (1, 2)]
+    """Return (graph, inputs) of zeros: batches of one and of several, shapes as the core makes."""
+    return [
+        (name, inputs) for name, graph in graphs_of(config).items() for inputs in _examples(graph)
+    ]
 
 
-def _text_simulation(
-    text: SequenceEncoderSpec, audio: SequenceEncoderSpec
-) -> list[tuple[str, Inputs]]:
-    length = text.left_context + 2 * text.stride
-    return [("text_simulation", {"input": np.zeros((n, length, audio.dim), np.float32)})
-            for n in (1, 2)]  # fmt: skip
+def _examples(graph: Graph) -> list[Inputs]:
+    match graph:
+        case SequenceGraph():
+            shapes = [graph.shape(batch, graph.usual_frames) for batch in (1, 2)]
+            return [{"input": np.zeros(shape, np.float32)} for shape in shapes]
+        case RowGraph():
+            rows = (1, graph.usual_rows)
+            return [{"input": np.zeros((count, *graph.shape), np.float32)} for count in rows]
+        case FusionGraph():
+            return [_windows(graph, batch) for batch in (1, 2)]
 
 
-def _fusion(config: BundleConfig, batch: int) -> Inputs:
-    inputs: dict[str, Array] = {}
-    for name, length in zip(MODALITIES, config.full_lengths, strict=True):
-        inputs[name] = np.zeros((batch, length, config.network.projected_dim), np.float32)
-        inputs[f"{name}_mask"] = np.ones((batch, length), np.bool_)
-    inputs["text_simulated"] = np.ones(batch, np.bool_)
-    return inputs
+def _windows(graph: FusionGraph, batch: int) -> Inputs:
+    """Full windows: frames of zeros, all of them real."""
+    return {
+        name: np.zeros(shape, np.float32) if len(shape) == 3 else np.ones(shape, np.bool_)
+        for name, shape in graph.shapes(batch, graph.full).items()
+    }

@@ -8,18 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.inference.tracks.rings import Frames
-
-
-def length_bucket(length: int, full: int) -> int:
-    """Round a number of frames up to one of few lengths: powers of two, ``full``, multiples of it.
-
-    Every window of a running stream has ``full`` frames, so that is a length of its own.
-    """
-    if length <= 1:
-        return 1
-    if length > full:
-        return full * -(-length // full)
-    return min(1 << (length - 1).bit_length(), full)
+from models.graphs import length_bucket
 
 
 def pad_right(

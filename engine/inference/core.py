@@ -87,6 +87,7 @@ class InferenceCore:
         timer: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._config = bundle.config
+        self._coverage = bundle.calibration.coverage
         self._backend = backend
         self._settings = settings
         self._clocks = None if clock is None else Clocks(clock)
@@ -112,6 +113,7 @@ class InferenceCore:
             backend=f"{backend.name}:{backend.device}",
             precision=backend.precision,
             trained=bundle.config.trained,
+            coverage=bundle.calibration.coverage,
         )
 
     @property
@@ -164,6 +166,7 @@ class InferenceCore:
                 self._settings,
                 now_ns,
                 None if self._words is None else self._words_settings.delay_ms,
+                self._coverage,
             )
         if foreign and self._clocks is not None:
             # None for a repetition alone, which no sender of captures makes.

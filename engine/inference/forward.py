@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,8 +93,7 @@ def _run_sequences(
             inputs = sequence.pending() if sequence is not None else None
             if inputs is not None:
                 jobs.append((track, segment, inputs))
-        for first in range(0, len(jobs), rows):
-            batch = jobs[first : first + rows]
+        for batch in _batches(jobs, rows, stream_of):
             stacked = pad_left([inputs for _, _, inputs in batch])
             if level:
                 stacked = levelled(stacked)
@@ -102,6 +101,22 @@ def _run_sequences(
             for (track, segment, _), output in zip(batch, outputs, strict=True):
                 accept(track, segment, output)
         waiting = [(track, segment) for track, segment, _ in jobs]
+
+
+def _batches(
+    jobs: list[tuple[AudioTrack, Segment, Frames]],
+    rows: int,
+    stream_of: Callable[[Segment], TimedStream | None],
+) -> Iterator[list[tuple[AudioTrack, Segment, Frames]]]:
+    """Jobs for one run each; an encoder that looks at all of its input is given no padding."""
+    groups: dict[int, list[tuple[AudioTrack, Segment, Frames]]] = {}
+    for job in jobs:
+        sequence = stream_of(job[1])
+        causal = sequence is None or sequence.causal
+        groups.setdefault(0 if causal else len(job[2]), []).append(job)
+    for group in groups.values():
+        for first in range(0, len(group), rows):
+            yield group[first : first + rows]
 
 
 def _encode_faces(streams: Sequence[StreamState], backend: Backend) -> None:
@@ -215,9 +230,9 @@ class Fuser:
                 continue
             if not (math.isfinite(low) and math.isfinite(high)):
                 low = high = valence
-            low, high = self._calibration.interval(window.pattern, low, high)
+            low, high = self._calibration.interval(window.pattern, valence, low, high)
             weights = tuple(float(weight) for weight in outputs["weights"][row])
-            results.append(Fused(valence, min(low, valence), max(high, valence), weights))
+            results.append(Fused(valence, low, high, weights))
         return results
 
     def _inputs(self, windows: Sequence[Window]) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """The rolling valence: a scalar Kalman filter over window scores.
 
-The state is a random walk. A window's observation variance comes from its calibrated 90 %
+The state is a random walk. A window's observation variance comes from its calibrated
 interval, so an unsure window moves the valence little; the process variance is set from the
 running mean of those variances such that windows of equal certainty halve the distance to
 a steady score in ``half_life_s``. Windows overlap and share the model's errors, so averaging
@@ -15,10 +15,8 @@ import math
 from dataclasses import dataclass
 
 from engine.wire.messages import VALENCE_RANGE, Interval, NoValueReason
+from models.calibration import COVERAGE, z_of
 
-Z90 = 1.6448536269514722
-PRIOR_STD = (VALENCE_RANGE[1] - VALENCE_RANGE[0]) / (2.0 * Z90)
-"""Standard deviation whose 90 % interval is as wide as the scale: that of knowing nothing."""
 MIN_STD = 0.05
 """Floor of a window's standard deviation: an interval of no width is not believed."""
 
@@ -50,7 +48,13 @@ def clip(value: float) -> float:
 class RollingValence:
     """The filter of one stream. Times are seconds on the stream's own grid."""
 
-    def __init__(self, half_life_s: float, hold_s: float, warm_up_s: float) -> None:
+    def __init__(
+        self, half_life_s: float, hold_s: float, warm_up_s: float, coverage: float = COVERAGE
+    ) -> None:
+        """``coverage``: of the intervals, those of the windows and the filter's own."""
+        self._z = z_of(coverage)
+        # The standard deviation whose interval is as wide as the scale: that of knowing nothing.
+        self._prior_std = (VALENCE_RANGE[1] - VALENCE_RANGE[0]) / (2.0 * self._z)
         self._half_life_s = half_life_s
         self._hold_s = hold_s
         self._warm_up_s = warm_up_s
@@ -96,12 +100,12 @@ class RollingValence:
 
     def _drift(self, elapsed_s: float) -> None:
         self._variance += self._process_variance(elapsed_s)
-        self._unseen_std += PRIOR_STD * elapsed_s / self._hold_s  # no drift without a hold
+        self._unseen_std += self._prior_std * elapsed_s / self._hold_s  # no drift without a hold
         if self._trend is not None:
             self._trend *= 1.0 - self._gain(elapsed_s)
 
     def _observe(self, seen: Observation, elapsed_s: float) -> None:
-        deviation = max((seen.high - seen.low) / (2.0 * Z90), MIN_STD)
+        deviation = max((seen.high - seen.low) / (2.0 * self._z), MIN_STD)
         noise = deviation * deviation
         if self._seen_s is None:
             gain = 1.0
@@ -132,7 +136,7 @@ class RollingValence:
             warming_up = not self._ever_seen and started < self._warm_up_s
             return Rolling(None, None, None, "warming_up" if warming_up else "no_voice_and_no_face")
         valence = clip(self._valence)
-        unseen = Z90 * self._unseen_std
+        unseen = self._z * self._unseen_std
         interval = Interval(
             low=min(clip(valence - math.hypot(self._below, unseen)), valence),
             high=max(clip(valence + math.hypot(self._above, unseen)), valence),

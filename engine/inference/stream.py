@@ -16,6 +16,7 @@ from engine.inference.tracks.video import VideoTrack
 from engine.inference.tracks.words import WordsTrack
 from engine.settings import InferenceSettings
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Envelope, Text, Video
+from models.calibration import COVERAGE
 from models.spec import BundleConfig
 
 FUTURE_NS = 1_000_000_000
@@ -49,8 +50,9 @@ class StreamState:
         settings: InferenceSettings,
         now_ns: int,
         words_delay_ms: int | None = None,
+        coverage: float = COVERAGE,
     ) -> None:
-        """``words_delay_ms``: None where no words are read."""
+        """``words_delay_ms``: None where no words are read; ``coverage``: of the intervals."""
         self.name = first.stream
         self.clock = first.clock
         self.epoch = first.epoch
@@ -70,7 +72,7 @@ class StreamState:
         if config.recogniser is not None and words_delay_ms is not None:
             self.words = WordsTrack(config.recogniser, config, words_delay_ms)
         self.rolling = RollingValence(
-            settings.half_life_s, settings.hold_s, warm_up_s=config.window_ms / 1000.0
+            settings.half_life_s, settings.hold_s, config.window_ms / 1000.0, coverage
         )
         self.arrived_ns = now_ns
         self._scored_ns = first.t_start_ns

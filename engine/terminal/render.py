@@ -63,7 +63,7 @@ def valence_text(score: Score) -> str:
 
 
 def interval_text(score: Score) -> str:
-    """Return the 90 % interval, or a dash."""
+    """Return the interval, or a dash."""
     if score.interval is None:
         return "-"
     return f"[{score.interval.low:+.1f}, {score.interval.high:+.1f}]"
@@ -121,7 +121,8 @@ def score_table(
     bar = BAR_WIDTH if wide else NARROW_BAR
     table.add_column(f"-3{'0':^{bar - 4}}+3", no_wrap=True)
     if wide:
-        table.add_column("90 %", no_wrap=True)
+        names = dict.fromkeys(score.model.coverage_text for score, _ in rows)
+        table.add_column(" ".join(names) or "interval", no_wrap=True)
         table.add_column("recent", no_wrap=True)
     for name in ("voice", "words", "face"):
         table.add_column(name, justify="right", no_wrap=True)

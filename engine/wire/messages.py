@@ -164,7 +164,7 @@ class Text(Struct, frozen=True):
 
 
 class Interval(Struct, frozen=True, array_like=True):
-    """90 % interval of a valence, low <= high."""
+    """Interval of a valence, low <= high; ``ModelInfo.coverage`` says how often it holds."""
 
     low: Valence
     high: Valence
@@ -240,6 +240,13 @@ class ModelInfo(Struct, frozen=True):
     precision: Label
     trained: bool
     """False for random weights: such a score means nothing."""
+    coverage: Share | None = None
+    """Share of the labels that the intervals are made to cover; nil of an older engine: 0.9."""
+
+    @property
+    def coverage_text(self) -> str:
+        """The coverage as charts and tables call the interval: ``90 %``."""
+        return f"{100 * (0.9 if self.coverage is None else self.coverage):g} %"
 
 
 class Score(Struct, frozen=True, kw_only=True):

@@ -112,10 +112,12 @@ def _columns_of(
             yield Column(_column_name(here), here, str if is_text else plain, none)
 
 
+LAST = "trained"
+"""The last column: of a cut CSV line its last cell, true or false, tells whether it is whole."""
 COLUMNS = (
     Column("row_schema", (), int, False),
     Column("received_unix_s", (), float, False),
-    *_columns_of(Score),
+    *sorted(_columns_of(Score), key=lambda column: column.name == LAST),
 )
 NAMES = tuple(column.name for column in COLUMNS)
 BY_NAME = {column.name: column for column in COLUMNS}

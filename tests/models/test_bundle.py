@@ -13,7 +13,7 @@ import torch
 
 from models import bundle
 from models.bundle import BundleError, digest
-from models.calibration import Calibration, PatternCalibration
+from models.calibration import WHOLE_SCALE, Calibration, PatternCalibration, widened
 from models.export import Label, Parts, write_bundle
 from models.network import SentimentNetwork
 from models.spec import MODALITIES, PROJECTIONS, NetworkSpec
@@ -143,8 +143,25 @@ def test_other_files_are_never_overwritten(tmp_path: Path) -> None:
 def test_calibration_widens_known_patterns_and_doubts_unknown_ones() -> None:
     known = {"audio": PatternCalibration(margin=0.5, clips=100)}
     calibration = Calibration(patterns=known)
-    assert calibration.interval("audio", -0.5, 0.5) == (-1.0, 1.0)
-    assert calibration.interval("audio", -2.9, 2.9) == (-3.0, 3.0)
-    assert calibration.interval("video", -0.1, 0.1) == (-3.0, 3.0)
+    assert calibration.interval("audio", 0.0, -0.5, 0.5) == (-1.0, 1.0)
+    assert calibration.interval("audio", 0.0, -2.9, 2.9) == (-3.0, 3.0)
+    assert calibration.interval("video", 0.0, -0.1, 0.1) == (-3.0, 3.0)
     narrow = Calibration(patterns={"audio": PatternCalibration(margin=-3, clips=9)})
-    assert narrow.interval("audio", 0.0, 1.0) == (0.5, 0.5)
+    assert narrow.interval("audio", 0.5, 0.0, 1.0) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("margin", [0.4, -0.6, WHOLE_SCALE])
+def test_reports_and_the_live_engine_widen_an_interval_alike(margin: float) -> None:
+    rng = np.random.default_rng(5)
+    valence = rng.uniform(-3, 3, 50)
+    low, high = valence - rng.uniform(-0.2, 1, 50), valence + rng.uniform(0.2, 1, 50)
+    patterns = {} if margin == WHOLE_SCALE else {
+        "audio": PatternCalibration(margin=margin, clips=9)
+    }  # fmt: skip
+    live = [
+        Calibration(patterns=patterns).interval("audio", *row)
+        for row in zip(valence, low, high, strict=True)
+    ]
+    reported = np.stack(widened(valence, low, high, margin), axis=1)
+    np.testing.assert_allclose(reported, live)
+    assert np.all((reported[:, 0] <= valence) & (valence <= reported[:, 1]))

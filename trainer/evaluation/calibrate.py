@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from models.calibration import COVERAGE, WHOLE_SCALE
 from trainer.data.samples import FrameShapes, Samples
 from trainer.evaluation.evaluate import views
 from trainer.evaluation.prediction import Predictions, predict
 from trainer.model import SentimentModel
 
-COVERAGE = 0.9
 LEAST = 0.88
 """Share of each single corpus's labels that the margin covers, at least."""
 ENOUGH = 40
 """Clips of a corpus from which that is told."""
-WHOLE_SCALE = 6.0
 
 
 @dataclass(frozen=True)

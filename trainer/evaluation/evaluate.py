@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.calibration import WHOLE_SCALE, widened
 from trainer.data.samples import FrameShapes, Samples
 from trainer.evaluation.baselines import constant_metrics
 from trainer.evaluation.metrics import RegressionMetrics, regression_metrics
@@ -147,7 +148,7 @@ def evaluate(
                 whole[key] = own.valence
             if len(own) > 1 and not unchanged:  # stills are the same in a window
                 known = train_labels.get(corpus, np.zeros(1))
-                result = _result(corpus, own, view.flow, pattern, span, known, margins or {})
+                result = _result(corpus, own, view.flow, pattern, span, known, margins)
                 results.append(result)
     curve = []
     flows: tuple[Flow, ...] = ("complete", "missing_text")
@@ -169,10 +170,10 @@ def _result(
     pattern: str,
     span: Span,
     train_labels: NDArray[np.float64],
-    margins: dict[str, float],
+    margins: dict[str, float] | None,
 ) -> Result:
-    margin = margins.get(pattern, 0.0)
-    low, high = np.maximum(found.low - margin, -3), np.minimum(found.high + margin, 3)
+    margin = 0.0 if margins is None else margins.get(pattern, WHOLE_SCALE)
+    low, high = widened(found.valence, found.low, found.high, margin)
     inside = (found.labels >= low) & (found.labels <= high)
     return Result(
         corpus,

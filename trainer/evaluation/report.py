@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.calibration import COVERAGE
 from trainer.checkpoint import Epoch, History
 from trainer.evaluation.calibrate import PatternMargin
 from trainer.evaluation.evaluate import Evaluation, Result
@@ -194,7 +195,7 @@ def _calibration(found: Predictions, margins: Sequence[PatternMargin]) -> Figure
     scales = np.linspace(0, 2.5, 40)
     inside = [(np.abs(found.labels - middle) <= scale * half).mean() for scale in scales]
     left.plot(scales, inside)
-    left.axhline(0.9, color="grey", linewidth=1)
+    left.axhline(COVERAGE, color="grey", linewidth=1)
     left.axvline(1.0, color="grey", linewidth=1)
     left.set(xlabel="interval, times its own width", ylabel="share of labels inside", ylim=(0, 1))
     order = np.argsort(half)

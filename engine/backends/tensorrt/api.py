@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 from engine.backends.protocol import BackendError
 from engine.backends.tensorrt.callbacks import make_logger, make_monitor
-from engine.backends.tensorrt.profiles import Shape
+from models.graphs import Shape
 
 log = logging.getLogger(__name__)
 

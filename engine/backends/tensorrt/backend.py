@@ -24,7 +24,8 @@ from engine.backends.tensorrt.api import (
     Tensor,
 )
 from engine.backends.tensorrt.cuda import Device
-from engine.backends.tensorrt.profiles import Layout, Piece, Shape, buckets, join
+from engine.backends.tensorrt.profiles import Layout, Piece, buckets, join
+from models.graphs import Shape
 from models.spec import GraphName
 
 log = logging.getLogger(__name__)

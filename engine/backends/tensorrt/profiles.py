@@ -15,17 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.protocol import Array, BackendError, Inputs, Outputs
-from engine.inference.batch import length_bucket
-from engine.inference.tracks.evidence import MAX_TOKENS_PER_S, capacity
-from engine.inference.tracks.video import MAX_VIDEO_RATE_HZ
-from models.preprocessing import N_MELS
-from models.spec import MODALITIES, PROJECTIONS, BundleConfig, GraphName, SequenceEncoderSpec
+from models.graphs import (
+    MODALITIES,
+    FusionGraph,
+    Graph,
+    GraphName,
+    RowGraph,
+    SequenceGraph,
+    Shape,
+    graphs_of,
+)
+from models.spec import BundleConfig
 
-HOP_S = 0.5
-LONGEST_S = 8.0
-"""Of a sequence that is encoded in one piece."""
 MAX_BATCH = 1024
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +242,6 @@ class FusionLayout:
         return zip(MODALITIES, self.full, self.longest, strict=True)
 
 
-def per_hop(rate_hz: float) -> int:
-    """Frames of a hop of a running stream: a whole number only on average, so one more."""
-    return int(HOP_S * rate_hz) + 1
-
-
 def bucket(count: int, max_batch: int) -> int:
     """Round a batch up to a power of two, at most ``max_batch``.
 
@@ -294,51 +291,18 @@ def layouts(config: BundleConfig, max_batch: int) -> dict[GraphName, Layout]:
     """
     if not 1 <= max_batch <= MAX_BATCH:
         raise BackendError(f"max_batch: expected 1..{MAX_BATCH}, got {max_batch}")
-    found: dict[GraphName, Layout] = {}
-    audio, text, video = config.audio_encoder, config.text_simulation, config.video_encoder
-    rates_hz = config.frame_rates_hz
-    if audio is not None:
-        features = (N_MELS,) if audio.input == "log_mel" else ()
-        found["audio_encoder"] = _sequence(audio, features, rates_hz[0], max_batch)
-        if text is not None:
-            found["text_simulation"] = _sequence(text, (audio.dim,), rates_hz[1], max_batch)
-    if video is not None:
-        found["video_encoder"] = RowLayout(
-            (video.channels_in, video.size_px, video.size_px), max_batch
-        )
-    for graph, dim, rate_hz in zip(PROJECTIONS, config.network.frame_dims, rates_hz, strict=True):
-        found[graph] = RowLayout((dim,), max_batch, rows=per_hop(rate_hz))
-    found["fusion"] = _fusion(config, max_batch)
+    found = {name: _layout(graph, max_batch) for name, graph in graphs_of(config).items()}
     return {graph: layout for graph, layout in found.items() if graph in config.graphs}
 
 
-def _sequence(
-    spec: SequenceEncoderSpec, features: Shape, rate_hz: float, max_batch: int
-) -> SequenceLayout:
-    """Shapes of a sequence encoder that gives ``rate_hz`` frames per second."""
-    return SequenceLayout(
-        features,
-        spec.stride,
-        spec.left_context,
-        usual_frames=per_hop(rate_hz),
-        longest_frames=int(LONGEST_S * rate_hz) + 1,
-        max_batch=max_batch,
-    )
-
-
-def _fusion(config: BundleConfig, max_batch: int) -> FusionLayout:
-    window_s, full = config.window_ms / 1000.0, config.full_lengths
-    audio_hz, text_hz, video_hz = config.frame_rates_hz
-    most = (audio_hz, max(text_hz, MAX_TOKENS_PER_S), max(video_hz, MAX_VIDEO_RATE_HZ))
-    return FusionLayout(
-        config.network.projected_dim,
-        full=full,
-        longest=tuple(
-            length_bucket(capacity(window_s * rate_hz), size)
-            for rate_hz, size in zip(most, full, strict=True)
-        ),
-        max_batch=max_batch,
-    )
+def _layout(graph: Graph, max_batch: int) -> Layout:
+    match graph:
+        case SequenceGraph(features, stride, context, usual, longest):
+            return SequenceLayout(features, stride, context, usual, longest, max_batch)
+        case RowGraph(shape, _, unit):
+            return RowLayout(shape, max_batch, rows=unit)
+        case FusionGraph(dim, full, longest):
+            return FusionLayout(dim, full, longest, max_batch)
 
 
 def _optimum(max_batch: int) -> int:

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from engine.inference.text.spoken import SpeechGatherer, SpokenText
 from engine.inference.tracks.evidence import (
-    MAX_TOKENS_PER_S,
     NS_PER_S,
     Evidence,
     TimedStream,
-    capacity,
 )
 from engine.inference.tracks.rings import Frames, Progress, Spans
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio
+from models.graphs import MAX_TOKENS_PER_S, kept_frames
 from models.preprocessing import HOP, LogMel, mel_of_silence, to_float
 from models.spec import BundleConfig, SequenceEncoderSpec
 
@@ -62,13 +61,13 @@ class AudioTrack:
         """Speech for a language model; its text then comes by ``accept_spoken``."""
         self._spoken = Spans()
         if self._spec is not None:
-            self.frames = Evidence(projected_dim, capacity(window_s * audio_hz))
+            self.frames = Evidence(projected_dim, kept_frames(window_s * audio_hz))
             if self._text_spec is not None and self._text_spec.kind == "llm":
-                self.text = Evidence(projected_dim, capacity(window_s * MAX_TOKENS_PER_S))
+                self.text = Evidence(projected_dim, kept_frames(window_s * MAX_TOKENS_PER_S))
                 self.speech = SpeechGatherer(config.window_ms * 1_000_000)
                 self._text_spec = None  # no graph makes it
             elif self._text_spec is not None:
-                self.text = Evidence(projected_dim, capacity(window_s * text_hz))
+                self.text = Evidence(projected_dim, kept_frames(window_s * text_hz))
                 self._text_period_ns = int(NS_PER_S / text_hz)
 
     def push(self, message: Audio) -> bool:

@@ -16,7 +16,6 @@ from models.spec import SequenceEncoderSpec
 
 Times = NDArray[np.int64]
 NS_PER_S = 1_000_000_000
-MAX_TOKENS_PER_S = 50
 
 
 class TimedStream:
@@ -25,6 +24,8 @@ class TimedStream:
     def __init__(self, spec: SequenceEncoderSpec, pad_row: NDArray[np.float32]) -> None:
         self._stream = SequenceStream(spec, pad_row)
         self._stride = spec.stride
+        self.causal = spec.causal
+        """Whether what precedes an input's context leaves its frame as it is: padding, for one."""
         self._t_end: Times = np.zeros(0, np.int64)
 
     def push(
@@ -94,8 +95,3 @@ class Evidence:
     def between(self, start_ns: int, end_ns: int) -> Frames:
         """Return the projected frames [n, P] whose end lies in (start_ns, end_ns]: a view."""
         return self._ring.between(start_ns, end_ns)
-
-
-def capacity(frames_per_window: float) -> int:
-    """Size a ring for a window, and for windows that are scored late."""
-    return int(2 * frames_per_window) + 16

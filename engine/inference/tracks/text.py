@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.inference.tracks.evidence import MAX_TOKENS_PER_S, Evidence, capacity
+from engine.inference.tracks.evidence import Evidence
 from engine.inference.tracks.rings import Frames, Spans
 from engine.wire.messages import Text
+from models.graphs import MAX_TOKENS_PER_S, kept_frames
 from models.spec import BundleConfig
 
 
@@ -16,7 +17,7 @@ class TextTrack:
     def __init__(self, config: BundleConfig) -> None:
         self.spans = Spans()
         most = config.window_ms / 1000.0 * MAX_TOKENS_PER_S
-        self.frames = Evidence(config.network.projected_dim, capacity(most))
+        self.frames = Evidence(config.network.projected_dim, kept_frames(most))
         self._waiting: list[Text] = []
         self.is_new = False
         """Whether a transcript was taken in since the last window."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.inference.tracks.evidence import NS_PER_S, Evidence, Times, capacity
+from engine.inference.tracks.evidence import NS_PER_S, Evidence, Times
 from engine.inference.tracks.rings import Frames, Progress, Spans
 from engine.wire.messages import Video
+from models.graphs import MAX_VIDEO_RATE_HZ, kept_frames
 from models.preprocessing import normalise_crop
 from models.spec import BundleConfig, ImageEncoderSpec
-
-MAX_VIDEO_RATE_HZ = 60
 
 
 @dataclass(slots=True)
@@ -42,7 +41,7 @@ class VideoTrack:
         self.frames: Evidence | None = None
         if self._spec is not None:
             most = config.window_ms / 1000.0 * max(MAX_VIDEO_RATE_HZ, rate_hz)
-            self.frames = Evidence(config.network.projected_dim, capacity(most))
+            self.frames = Evidence(config.network.projected_dim, kept_frames(most))
 
     def push(self, message: Video) -> None:
         """Take a picture: a face, or word that there is none."""

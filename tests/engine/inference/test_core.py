@@ -290,6 +290,33 @@ def test_a_face_long_gone_is_absent_although_the_window_still_holds_it() -> None
     assert by_end[3_000].audio.present
 
 
+class BothWays(Network):
+    """An encoder that looks at all of its input: every frame depends on the length of its row."""
+
+    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = super().run(graph, inputs)
+        if graph == "audio_encoder":
+            found["frames"] = found["frames"] + inputs["input"].std((1, 2))[:, None, None]
+        return found
+
+
+def test_a_companion_in_the_batch_changes_no_frame_of_an_encoder_that_looks_both_ways() -> None:
+    both = config().model_copy(
+        update={"audio_encoder": config().audio_encoder.model_copy(update={"causal": False})}
+    )
+    bundle = SimpleNamespace(config=both, calibration=CALIBRATION, sha256="f" * 64)
+
+    def frames(others: list[Audio]) -> np.ndarray:
+        core = InferenceCore(bundle, BothWays(both), InferenceSettings())
+        mine = [sound(seq) for seq in range(25)]
+        play(core, [*mine, *others])
+        return core._streams["s"].audio.frames.between(T0, T0 + 1_000 * MS).copy()
+
+    # The companion has said less by the time that both are due.
+    companion = [sound(seq, stream="other", at_ms=300 + 40 * seq) for seq in range(25)]
+    np.testing.assert_array_equal(frames([]), frames(companion))
+
+
 class Watched:
     """A filter that writes down the times it is asked for."""
 

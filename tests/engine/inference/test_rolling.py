@@ -106,3 +106,14 @@ def test_a_long_stall_by_the_half_life_leaves_numbers(half_life_s: float, stall_
     filtered.update(stall_s * 2 + 1, None)
     late = filtered.update(stall_s * 3 + 1, seen(0.5))
     assert late.valence == pytest.approx(0.5)
+
+
+def test_the_interval_that_widens_unseen_is_of_the_bundles_own_level() -> None:
+    widths = []
+    for coverage in (0.5, 0.9):
+        filtered = RollingValence(1.0, hold_s=10.0, warm_up_s=4.0, coverage=coverage)
+        filtered.update(0.0, seen(0.0))
+        state = filtered.update(9.9, None)
+        assert state.interval is not None
+        widths.append(state.interval.high - state.interval.low)
+    assert widths[0] == pytest.approx(widths[1], rel=0.05), "the scale just before it is given up"
