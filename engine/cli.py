@@ -7,6 +7,7 @@ traceback. Everything slow is imported by the command that needs it.
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -373,8 +374,9 @@ def session(settings: EngineSettings, specs: list[Any]) -> None:
     try:
         run_session(settings, specs, choose_display(out, errors))
     finally:
-        out.drain(DRAIN_S)
-        errors.drain(DRAIN_S)
+        end_s = time.monotonic() + DRAIN_S
+        for output in (out, errors):
+            output.drain(max(0.0, end_s - time.monotonic()))
 
 
 def main(arguments: list[str] | None = None) -> int:
