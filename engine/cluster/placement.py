@@ -318,7 +318,12 @@ class Placement:
         ]
         if not there:
             return None, "no worker is ready"
-        free = [member for member in there if len(member.seats) < int(member.limit)]
+        # A slow worker takes no new stream; one that has lost its worker is better off there still.
+        free = [
+            member
+            for member in there
+            if len(member.seats) < (member.beat.capacity if is_move else int(member.limit))
+        ]
         if not free:
             return None, "full"
         if is_move:
@@ -331,6 +336,7 @@ class Placement:
             free,
             key=lambda m: (
                 -m.beat.generation,
+                len(m.seats) >= int(m.limit),
                 m.beat.host == host,
                 len(m.seats) / m.limit,
                 m.name,

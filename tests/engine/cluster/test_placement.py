@@ -288,6 +288,18 @@ def test_a_slow_worker_takes_no_more_until_it_is_fast_again() -> None:
     assert placed(placement.place(place("more"), 4.1)).worker == "a-1"
 
 
+def test_a_stream_that_lost_its_worker_is_taken_by_a_slow_one_if_there_is_no_other() -> None:
+    placement = pool("a-1", "a-2", capacity=10)
+    seats = {n: placed(placement.place(place(n), 0.0)) for n in "uvwxyz"}
+    placement.beat(beat("a-2", capacity=10, p99_ms=HOP_MS), 1.0)
+    placement.beat(beat("a-1", capacity=10), 1.0)
+    placement.beat(beat("a-2", capacity=10, p99_ms=HOP_MS), 2.1)
+    lost = next(n for n, seat in seats.items() if seat.worker == "a-1")
+    moved = placed(placement.place(place(lost, seats[lost].epoch, "a-1"), 2.2))
+    assert moved.worker == "a-2"
+    assert refused(placement.place(place("new"), 2.3)).reason == "full"
+
+
 def test_an_upgrade_sends_new_streams_to_the_new_bundle_and_drains_the_old() -> None:
     placement = pool("a-1", capacity=100)
     for i in range(4):
