@@ -362,7 +362,7 @@ def with_devices(
     return settings.model_copy(update={"streams": (stream,)})
 
 
-def session(settings: EngineSettings, specs: list[Any]) -> None:
+def session(settings: EngineSettings, specs: list[Any], shows_scores: bool = True) -> None:
     """Run processes and show what comes of them."""
     from engine import logs
     from engine.session import run_session
@@ -372,7 +372,7 @@ def session(settings: EngineSettings, specs: list[Any]) -> None:
     out, errors = Output(1), Output(2)
     logs.configure(settings.log_level, "engine", errors)
     try:
-        run_session(settings, specs, choose_display(out, errors))
+        run_session(settings, specs, choose_display(out, errors), shows_scores)
     finally:
         end_s = time.monotonic() + DRAIN_S
         for output in (out, errors):

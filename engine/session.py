@@ -12,17 +12,27 @@ from engine.processes import WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import POLL_S, Supervisor
 from engine.terminal.display import Display
-from engine.wire.security import ClientSecurity
+from engine.wire.security import CLIENT, SERVER, ClientSecurity
 from engine.wire.sockets import ScoreReceiver
 
 MAX_SHOWN = 1000
 """Messages shown in one round."""
+NO_STREAM = "-"
+"""No stream's name begins with it (``STREAM_NAME_PATTERN``)."""
 LAST_SCORES_S = 0.5
 """Beyond hop and skew: the time in which the last window of an ended clip is scored."""
 
 
-def run_session(settings: EngineSettings, specs: Sequence[WorkerSpec], display: Display) -> None:
+def run_session(
+    settings: EngineSettings,
+    specs: Sequence[WorkerSpec],
+    display: Display,
+    shows_scores: bool = True,
+) -> None:
     """Run the workers until a signal, or until every clip that is played once has ended.
+
+    Without ``shows_scores`` it listens to nothing, as one of many machines of a cluster: its key
+    is the pool's, for it may have no client's.
 
     Raises:
         SupervisorError: a worker met a user's mistake.
@@ -30,10 +40,15 @@ def run_session(settings: EngineSettings, specs: Sequence[WorkerSpec], display: 
     """
     security = None
     if settings.security.mode == "curve":
-        security = ClientSecurity.read(settings.security.keys_dir)
+        name = CLIENT if shows_scores else SERVER
+        security = ClientSecurity.read(settings.security.keys_dir, name)
+    streams = () if shows_scores else (NO_STREAM,)
     last_s = LAST_SCORES_S + (settings.inference.hop_ms + settings.inference.skew_ms) / 1000
     supervisor = Supervisor(specs, display.log)
-    with _signals() as stopped, ScoreReceiver(settings.scores, security=security) as receiver:
+    with (
+        _signals() as stopped,
+        ScoreReceiver(settings.scores, streams, shows_scores, security) as receiver,
+    ):
         try:
             with display:
                 end_s: float | None = None

@@ -115,7 +115,7 @@ def hub(
         cluster=_given(directory=directory or DIRECTORY, address=address),
         log_level=log_level,
     )
-    options.session(settings, hub_specs(settings))
+    options.session(settings, hub_specs(settings), shows_scores=False)
 
 
 @app.command()
@@ -149,7 +149,7 @@ def host(
         cluster=given,
         log_level=log_level,
     )
-    options.session(settings, [host_spec(settings, workers)])
+    options.session(settings, [host_spec(settings, workers)], shows_scores=False)
 
 
 @app.command()
