@@ -154,6 +154,7 @@ def worker_line(worker: WorkerView, status: Status | None) -> Text:
         for gauge, form in GAUGES.items():
             if gauge in status.gauges:
                 text.append("  " + form.format(status.gauges[gauge]), style="dim")
+    text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
 

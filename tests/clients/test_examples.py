@@ -34,8 +34,8 @@ TESTED = {
     "first_score.py", "many_streams.py", "own_source.py", "own_transcript.py",
     "threshold_alert.py", "marks.py", "pandas_recording.py", "subscriber.mjs",
 }  # fmt: skip
-TOOLS = {"make_sample_clip.py"}
-"""Made the packaged clip, from a picture that is not in the repository."""
+TOOLS = {"make_sample_clip.py", "make_demo_picture.py"}
+"""Made the packaged clip, of a picture that is not in the repository, and the README's picture."""
 
 
 @pytest.fixture(scope="module")
