@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
+from engine.backends.mixed import with_tone
 from engine.backends.protocol import Backend, BackendError
 from engine.settings import TensorrtSettings
 from models.bundle import Bundle
@@ -72,7 +73,7 @@ def _tensorrt(bundle: Bundle, settings: TensorrtSettings) -> Backend:
     from engine.backends.tensorrt import loading
 
     try:
-        return loading.load(bundle, settings)
+        return with_tone(loading.load(bundle, settings), bundle)
     except BackendError as error:
         raise BackendError(f"tensorrt: {error}") from None
 
@@ -82,4 +83,4 @@ def _pytorch(bundle: Bundle, threads: int) -> Backend:
         raise BackendError('pytorch needs torch and safetensors: pip install -e ".[gpu]"')
     from engine.backends.pytorch import PytorchBackend
 
-    return PytorchBackend(bundle, threads=threads)
+    return with_tone(PytorchBackend(bundle, threads=threads), bundle)

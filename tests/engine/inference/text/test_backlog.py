@@ -1,4 +1,4 @@
-"""Under load tentative readings are thinned first, then pieces are dropped; all of it is counted."""
+"""Under load tentative readings are thinned first, then pieces are dropped; all is counted."""
 
 from __future__ import annotations
 
