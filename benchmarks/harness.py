@@ -43,6 +43,8 @@ class Run:
     expected: int = 0
     windows_dropped: int = 0
     messages_lost: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    """The worker's last word of what it counted."""
     unsent: int = 0
     cpu_share: float = 0.0
     memory_mb: list[tuple[float, float]] = field(default_factory=list)
@@ -203,6 +205,8 @@ def measure(clip: Path, streams: int, seconds: float, **flags: object) -> Run:
             received_ns = time.monotonic_ns()
             message = decode(frames)
             if isinstance(message, Status):
+                if message.worker == "inference":
+                    run.counters = message.counters
                 run.windows_dropped = message.counters.get("windows_dropped", 0)
                 run.messages_lost = message.counters.get("messages_lost", 0)
                 run.memory_mb.append((time.monotonic() - started, _rss_mb(watched)))

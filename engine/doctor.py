@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.capture import CaptureError
 from engine.capture.devices import Device, list_cameras, list_microphones, portaudio
 from engine.settings import EngineSettings
+from models.bundle import Bundle
 
 EXTRAS = {
     "microphone": "sounddevice",
@@ -160,7 +161,18 @@ def _model(settings: EngineSettings) -> list[Check]:
     except BackendError as error:
         return [*found, Check("backend", False, str(error))]
     chosen = f"{choice.backend.name} on {choice.backend.device} ({'; '.join(choice.reasons)})"
-    return [*found, Check("backend", True, chosen)]
+    return [*found, Check("backend", True, chosen), _words(settings, bundle)]
+
+
+def _words(settings: EngineSettings, bundle: Bundle) -> Check:
+    from engine.inference.text.cost import words_cost
+
+    try:
+        found = words_cost(bundle, settings.words)
+    except Exception as error:  # a model's own errors have no common base
+        return Check("words", False, str(error))
+    remedy = "words.mode = off does without" if not isinstance(found, str) else None
+    return Check("words", True, str(found), remedy)
 
 
 def _gpu() -> list[Check]:

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from engine.backends.select import choose
 from engine.inference.offline import score_clip
+from engine.inference.text.cost import words_cost
 from engine.settings import EngineSettings
 from engine.wire.rows import row_of
 from models import bundle as bundles
@@ -78,12 +79,14 @@ def quick_benchmark(clip: Path, settings: EngineSettings) -> str:
         return f"{clip}: too short for a score"
     p50, p95, p99 = np.percentile(cost, (50, 95, 99))
     span_s = len(cost) * settings.inference.hop_ms / 1000
+    words = words_cost(bundle, settings.words)
     return "\n".join(
         (
             f"backend           {choice.backend.name} on {choice.backend.device}",
             f"scores            {len(cost)} of {span_s:.1f} s of sound and picture",
             f"encode and fuse   p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms a score",
             f"one stream alone  {settings.inference.hop_ms / p50:.0f} times faster than live",
+            f"words             {words}",
             f"with face search  {span_s / took_s:.1f} times faster than live, reading included",
         )
     )

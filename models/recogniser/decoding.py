@@ -120,8 +120,19 @@ class GreedyDecoder:
         states = self._run("recogniser_lower", {"input": samples[None]})["frames"]
         return self.decode(states, token_limit(len(samples)))
 
-    def decode(self, states: Floats, limit: int) -> Transcription:
-        """Write the text of middle states [1, T, D], at most ``limit`` tokens of it."""
+    def rehearse(self, samples: Floats, tokens: int) -> None:
+        """Do the work of a piece of speech [N] with so many tokens, whatever is in it."""
+        states = self._run("recogniser_lower", {"input": samples[None]})["frames"]
+        self.decode(states, tokens, least=tokens)
+
+    def decode(self, states: Floats, limit: int, least: int = 0) -> Transcription:
+        """Write the text of middle states [1, T, D].
+
+        Args:
+            states: of ``recogniser_lower``.
+            limit: most tokens.
+            least: the text does not end before so many.
+        """
         final = self._run("recogniser_upper", {"frames": states})["final"]
         sound = self._run("recogniser_cross", {"final": final})["sound"]
         past: Floats = self._empty
@@ -136,7 +147,7 @@ class GreedyDecoder:
             past, logits = output["cache"], output["logits"][0]
             token = int(logits.argmax())
             total -= float(np.log(np.exp(logits - logits[token]).sum()))
-            if token == END:
+            if token == END and len(tokens) >= least:
                 finished = True
                 break
             tokens.append(token)

@@ -151,9 +151,9 @@ class ThreadedWords:
         self._changed = Condition()
         self._results: queue.SimpleQueue[Recognised] = queue.SimpleQueue()
         self._read = 0
+        self._reading = False
         self.failure: str | None = None
         """Why no words are read; None while they are."""
-        self.cpu_s = 0.0
         self._thread = Thread(target=self._run, name="words", daemon=True)
         self._thread.start()
 
@@ -162,6 +162,12 @@ class ThreadedWords:
         """See ``WordsSource``."""
         with self._changed:
             return self._backlog.counters + Counter({"words_read": self._read})
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reading waits or is being carried out."""
+        with self._changed:
+            return self.failure is None and (self._reading or len(self._backlog) > 0)
 
     def submit(self, job: Job) -> None:
         """See ``WordsSource``; after a failure every reading is dropped."""
@@ -185,9 +191,11 @@ class ThreadedWords:
             transcripts = Transcripts(self._spec, self._load(), self._dim)
             while True:
                 found = transcripts.recognise(self._next())
-                self._read += 1
                 if found is not None:
                     self._results.put(found)
+                with self._changed:
+                    self._read += 1
+                    self._reading = False
         except Exception as error:  # a model's own errors have no common base
             log.error("no words from here on: %s", error)
             with self._changed:
@@ -198,6 +206,7 @@ class ThreadedWords:
         with self._changed:
             while (job := self._backlog.pop(self._now())) is None:
                 self._changed.wait()
+            self._reading = True
             return job
 
 

@@ -1,0 +1,21 @@
+"""A bundle that holds a recogniser, for tests of words."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from models import bundle as bundles
+from models.bundle import Bundle
+
+VARIABLE = "WORDS_BUNDLE"
+"""Names a bundle to test where the packaged one has no recogniser."""
+
+
+def words_bundle() -> Bundle:
+    """The packaged bundle, or the one that WORDS_BUNDLE names; skips without a recogniser."""
+    opened = bundles.open(os.environ.get(VARIABLE, "default"))
+    if opened.config.recogniser is None:
+        pytest.skip(f"bundle {opened.config.name!r} holds no recogniser")
+    return opened
