@@ -11,8 +11,9 @@ from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.words import load_recogniser
 from engine.settings import WordsSettings
 from models.bundle import Bundle
+from models.graphs import TOKENS_PER_S
 from models.recogniser.decoding import GreedyDecoder
-from models.spec import SAMPLE_RATE_HZ, TOKENS_PER_S
+from models.spec import SAMPLE_RATE_HZ
 
 SENTENCE = "It was a good day, and we had not thought that it would be so at all."
 
