@@ -68,9 +68,14 @@ class FusionNetwork(nn.Module):
         self.pooled_dropout = nn.Dropout(spec.input_dropout)
         self.utterance = nn.ModuleList(mlp(d, d, d, drop) for _ in MODALITIES)
         self.weighting = nn.Sequential(*mlp(3 * d, d, d, drop), nn.Linear(d, 3))
-        self.queries = UnifiedQueries(d, drop)
-        self.cross = nn.ModuleList(CrossAttention(d, f, drop) for _ in MODALITIES)
-        self.query_weighting = nn.Sequential(*mlp(QUERIES * f, d, f, drop), nn.Linear(f, QUERIES))
+        unified = spec.fusion == "umca"
+        if unified:
+            self.queries = UnifiedQueries(d, drop)
+            self.cross = nn.ModuleList(CrossAttention(d, f, drop) for _ in MODALITIES)
+            self.query_weighting = nn.Sequential(
+                *mlp(QUERIES * f, d, f, drop), nn.Linear(f, QUERIES)
+            )
+        self.concatenation = None if unified else mlp(len(MODALITIES) * d, d, f, drop)
         self.valence = nn.Linear(f, 1)
         self.rnc = nn.Sequential(
             nn.Linear(f, spec.rnc_dim), nn.ReLU(), nn.Linear(spec.rnc_dim, spec.rnc_dim)
@@ -80,7 +85,7 @@ class FusionNetwork(nn.Module):
             ImaginationAutoencoder(d, d // 2, spec.mia_residual) for _ in range(imagined)
         )
         self.cross_imagination = (
-            ImaginationAutoencoder(f, f // 2, spec.mia_residual) if imagined else None
+            ImaginationAutoencoder(f, f // 2, spec.mia_residual) if imagined and unified else None
         )
         self.spread = nn.Linear(f, 2) if spec.quantiles is not None else None
         self.register_buffer("mixtures", torch.tensor(MIXTURES, dtype=torch.float32), False)
@@ -111,6 +116,8 @@ class FusionNetwork(nn.Module):
         # 4. Modality weights, and with them the mixtures behind the unified queries.
         seen = torch.cat([values * given for values, given in zip(h, there, strict=True)], dim=1)
         weights = self._weights(seen, present)  # [B, 3]
+        if self.concatenation is not None:
+            return self._concatenated(self.concatenation, h, weights, present)
 
         # 5. Seven queries: fused, at, tv, av, a, t, v.
         stacked = torch.stack(h)  # [3, B, d]
@@ -144,6 +151,15 @@ class FusionNetwork(nn.Module):
             low,
             high,
         )
+
+    def _concatenated(
+        self, layers: nn.Module, h: list[Tensor], weights: Tensor, present: Tensor
+    ) -> NetworkOutput:
+        """The ablation without UMCA: utterance vectors side by side, an imagined one as it is."""
+        fused = layers(torch.cat(h, dim=1))
+        valence, low, high = self._score(fused, present.any(1, keepdim=True))
+        nothing = fused.new_zeros((len(fused), QUERIES, self.spec.fused_dim))
+        return NetworkOutput(valence, fused, self.rnc(fused), h[TEXT], nothing, weights, low, high)
 
     def _imagine_queries(
         self, h: list[Tensor], there: list[Tensor], simulated: Tensor

@@ -41,6 +41,8 @@ class NetworkSpec(Spec):
     rnc_dim: int = Field(64, gt=0)
     weights: Literal["raw", "normalised"] = "normalised"
     """Modality weights: the published raw linear output, or a softmax over the present ones."""
+    fusion: Literal["umca", "concat"] = "umca"
+    """Unified cross-attention, or the utterance vectors side by side (an ablation)."""
     mia: Literal["off", "text", "any"] = "any"
     """Imagination: switched off, in the missing-text flow, or for any missing modality."""
     mia_residual: Literal["text", "transition"] = "transition"

@@ -295,6 +295,58 @@ def inspect(
         inspection.show(found, console)
 
 
+@app.command("reproduce")
+def reproduce_command(
+    corpus: Annotated[list[Path], typer.Option(help="A corpus of any known format; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder of models, predictions and tables.")],
+    table: Annotated[
+        list[str] | None,
+        typer.Option(help="main, ablation, missing or noise; repeatable; default: all."),
+    ] = None,
+    recipe: RecipeOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every variant.")] = 5,
+    jobs: Annotated[int, typer.Option(min=1, help="Models trained at a time.")] = 1,
+    overrides: SetOption = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME:KEY=VALUE;KEY=VALUE: one more row of the ablation; repeatable."),
+    ] = None,
+    features: FeaturesOption = None,
+    join: JoinOption = None,
+) -> None:
+    """The paper's tables on a corpus: trained, measured, compared; goes on where it stopped."""
+    from trainer.recipe import RecipeError
+    from trainer.study.variants import TABLES, parse_variant
+
+    wanted = [name for name in TABLES if name in (table or TABLES)]
+    unknown = sorted(set(table or ()) - set(TABLES))
+    if unknown:
+        _fail(f"--table: expected one of {', '.join(TABLES)}, got {', '.join(unknown)}")
+    try:
+        extra = tuple(parse_variant(text) for text in variant or ())
+    except RecipeError as error:
+        _fail(str(error))
+    try:
+        from trainer.reproduce import reproduce
+        from trainer.study.runner import StudyOptions
+    except ModuleNotFoundError as error:
+        _fail(f'needs {error.name}: pip install "undertone[train]"')
+    options = StudyOptions(
+        tuple(corpus),
+        out,
+        features or out / "features",
+        recipe,
+        tuple(overrides or ()),
+        tuple(join or ()),
+        seeds,
+        jobs,
+        extra,
+    )
+    code = reproduce(options, wanted)
+    if code:
+        raise typer.Exit(code)
+
+
 def _fail(message: str, code: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(code)

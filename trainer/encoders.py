@@ -75,12 +75,14 @@ class Assembly:
         corpus: read for the width of its own features.
         stages: bundle of each stage by name.
         features: root of the feature stores, where an earlier run may have left log-mel.
+        reader: of recordings and pictures; None: as they are.
     """
 
     recipe: Recipe
     corpus: Corpus
     stages: Mapping[str, Path]
     features: Path
+    reader: MediaReader | None = None
     extractors: list[Extractor] = field(default_factory=list)
     audio_spec: SequenceEncoderSpec | None = None
     simulation_spec: SequenceEncoderSpec | None = None
@@ -99,7 +101,7 @@ class Assembly:
     taken: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._reader = MediaReader()
+        self._reader = self.reader or MediaReader()
         self._ear = Ear(self._reader)
         self._opened: dict[str, Bundle] = {}
         mel = MelExtractor(self._reader)

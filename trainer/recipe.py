@@ -170,6 +170,8 @@ class Network(Section):
     fused_dim: int = Field(128, gt=0)
     rnc_dim: int = Field(64, gt=0)
     weights: Literal["raw", "normalised"] = "normalised"
+    fusion: Literal["umca", "concat"] = "umca"
+    """Unified cross-attention, or the utterance vectors side by side (an ablation)."""
     mia: Literal["off", "text", "any"] = "any"
     mia_residual: Literal["text", "transition"] = "transition"
     bounded: bool = True

@@ -36,6 +36,7 @@ from trainer.evaluation.card import card
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.prediction import Predictions, View, predict
 from trainer.features.extraction import Extraction, extract
+from trainer.features.media import MediaReader
 from trainer.fit import Fitted, Hooks, choose_device, fit
 from trainer.model import SentimentModel
 from trainer.opening import Places
@@ -86,6 +87,7 @@ class Pipeline:
         overrides: ``stage:key=value`` for the recipes of stages.
         team: processes that train together.
         stop: asked within training whether to stop.
+        reader: of recordings and pictures; None: as they are.
 
     Raises:
         PipelineError: a split is missing, or ``places.out`` cannot be written.
@@ -102,6 +104,7 @@ class Pipeline:
         overrides: tuple[str, ...] = (),
         team: Team | None = None,
         stop: Stop | None = None,
+        reader: MediaReader | None = None,
     ) -> None:
         self.whole = corpus
         self.corpus = usable(corpus, recipe, only)
@@ -113,6 +116,7 @@ class Pipeline:
         self.overrides = overrides
         self.team = team or Team()
         self.stop = stop or Stop()
+        self.reader = reader
         self._known = Results(places.run, recipe)
 
     def run(self) -> None:
@@ -154,7 +158,9 @@ class Pipeline:
     def assembly(self) -> Assembly:
         """Extractors and specifications; the stages are trained first."""
         self.train_stages()
-        return Assembly(self.recipe, self.corpus, self.stages, self.places.features)
+        return Assembly(
+            self.recipe, self.corpus, self.stages, self.places.features, reader=self.reader
+        )
 
     @cached_property
     def data(self) -> Data:
@@ -200,47 +206,46 @@ class Pipeline:
 
     def fit(self) -> tuple[Fitted, ...]:
         """Train every seed, resuming where each stopped."""
+        return tuple(self.fit_seed(seed) for seed in range(self.recipe.training.seeds))
+
+    def fit_seed(self, seed: int) -> Fitted:
+        """Train one seed, resuming where it stopped."""
         data, shapes = self.data, self.assembly.shapes
         training = self.recipe.training
-        window_s = self.recipe.window_ms / 1000
-        fitted = []
         self._keep_recipe()
-        for seed in range(training.seeds):
-            torch.manual_seed(seed)
-            model = self.assembly.model()
-            standardise(model, data.statistics)
-            train = Batches(
-                data.train, shapes, training.batch, seed, self.recipe.augmentation, window_s
+        torch.manual_seed(seed)
+        model = self.assembly.model()
+        standardise(model, data.statistics)
+        train = Batches(
+            data.train,
+            shapes,
+            training.batch,
+            seed,
+            self.recipe.augmentation,
+            self.recipe.window_ms / 1000,
+        )
+        valid = Batches(data.valid, shapes, training.batch)
+        title = f"{self.recipe.name}: seed {seed + 1} of {max(training.seeds, seed + 1)}"
+        whole = self.progress.task(title, training.epochs * len(train))
+        with whole as advance, self.stop.within_training():
+            hooks = Hooks(advance, partial(self._say_epoch, seed), self.stop.asked)
+            folder = self.results.seed_folder(seed)
+            return fit(
+                model, train, valid, self.recipe, folder, seed, self.team, hooks, data.digest
             )
-            valid = Batches(data.valid, shapes, training.batch)
-            title = f"{self.recipe.name}: seed {seed + 1} of {training.seeds}"
-            whole = self.progress.task(title, training.epochs * len(train))
-            with whole as advance, self.stop.within_training():
-                hooks = Hooks(advance, partial(self._say_epoch, seed), self.stop.asked)
-                folder = self.results.seed_folder(seed)
-                fitted.append(
-                    fit(
-                        model,
-                        train,
-                        valid,
-                        self.recipe,
-                        folder,
-                        seed,
-                        self.team,
-                        hooks,
-                        data.digest,
-                    )
-                )
-        return tuple(fitted)
 
     def _say_epoch(self, seed: int, epoch: Epoch) -> None:
         self.progress.say(reports.epoch_line(f"{self.recipe.name} seed {seed}", epoch))
 
     def calibrate(self) -> None:
         """Margins of every seed, from the validation split."""
-        for seed, model in self._trained():
-            if self.results.is_fresh(seed, "calibration", model):
-                continue
+        for seed in range(self.recipe.training.seeds):
+            self.calibrate_seed(seed)
+
+    def calibrate_seed(self, seed: int) -> None:
+        """Margins of one seed, unless they are there."""
+        model = self.load(seed)
+        if not self.results.is_fresh(seed, "calibration", model):
             with self.progress.task(f"calibration: seed {seed + 1}", 1) as advance:
                 margins = calibrate(
                     model,
@@ -284,7 +289,7 @@ class Pipeline:
         """The best seed's bundle, with card, recipe and report."""
         run = self.summary()
         best = self.results.best_seed()
-        model = self._load(best)
+        model = self.load(best)
         margins = {
             margin.pattern: PatternCalibration(margin=margin.margin, clips=margin.clips)
             for margin in run.margins
@@ -377,9 +382,10 @@ class Pipeline:
         return predict(model, self.data.test, self.assembly.shapes, View("complete"), device)
 
     def _trained(self) -> list[tuple[int, SentimentModel]]:
-        return [(seed, self._load(seed)) for seed in range(self.recipe.training.seeds)]
+        return [(seed, self.load(seed)) for seed in range(self.recipe.training.seeds)]
 
-    def _load(self, seed: int) -> SentimentModel:
+    def load(self, seed: int) -> SentimentModel:
+        """A trained seed's model, in eval mode."""
         fitted = self.results.fitted(seed)
         model = self.assembly.model()
         model.load_state_dict(fitted.model)

@@ -111,9 +111,7 @@ class LlmTextSimulation:
         self._speech.to(self._device, self._dtype)
         static = settings.static_cache
         on_gpu = self._device.type == "cuda"
-        self._cache = (
-            {"cache_implementation": "static"} if static or (static is None and on_gpu) else {}
-        )
+        self._cache = _static_cache() if static or (static is None and on_gpu) else {}
         self._tokenizer = models.tokenizer
         self._model = models.language_model.to(self._device, self._dtype).eval()
         self.dim = int(self._model.config.hidden_size)

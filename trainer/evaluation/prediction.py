@@ -63,6 +63,8 @@ class View:
     """The words of that stretch reach so far back, where that is more."""
     missing_rate: float = 0.0
     """Share of frames lost at random, in every modality."""
+    modality_rate: float = 0.0
+    """Probability with which each modality of a sample is lost; one of them stays."""
     seed: int = 0
 
     def pattern(self, simulates: bool) -> str:
@@ -86,6 +88,8 @@ class View:
         if self.window_s is not None and sample.duration_s > self.window_s:
             share = self.window_s / sample.duration_s
             sample = sample.window((1 - share) / 2, share, self.text_span_s / sample.duration_s)
+        if self.modality_rate > 0:
+            sample = _lose_modalities(sample, self.modality_rate, self.seed)
         if self.missing_rate > 0:
             sample = _lose_frames(sample, self.missing_rate, self.seed)
         return sample
@@ -166,6 +170,13 @@ def _lose_frames(sample: Sample, rate: float, seed: int) -> Sample:
             kept = generator.random(len(values)) >= rate
             thinned[name] = values[kept] if kept.any() else values[:1]
     return replace(sample, **thinned)
+
+
+def _lose_modalities(sample: Sample, rate: float, seed: int) -> Sample:
+    generator = np.random.default_rng([seed, 1, zlib.crc32(sample.id.encode())])
+    present = sample.modalities
+    kept = [name for name in present if generator.random() >= rate]
+    return sample.keep(kept or [present[int(generator.integers(len(present)))]])
 
 
 def subsets() -> Sequence[tuple[str, ...]]:

@@ -1,0 +1,243 @@
+"""The tables: rows of figures from kept predictions, beside baselines and what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.evaluation.baselines import constant_metrics
+from trainer.evaluation.metrics import RegressionMetrics, regression_metrics
+from trainer.study.predictions import Rows
+from trainer.study.runner import COMPLETE, MISSING
+from trainer.study.statistics import (
+    Estimate,
+    area_under_rates,
+    bootstrap_interval,
+    estimate,
+    holm,
+    paired_p,
+)
+from trainer.study.variants import FULL, Table, Variant
+
+FIGURES = ("mae", "corr", "acc2_has0", "acc2_non0", "acc7")
+HEADINGS = {
+    "mae": "MAE",
+    "corr": "Corr",
+    "acc2_has0": "Acc-2 has0",
+    "acc2_non0": "Acc-2 non0",
+    "acc7": "Acc-7",
+}
+PUBLISHED = {COMPLETE: ".506", MISSING: ".550"}
+"""MAE on CMU-MOSEI's test split by arXiv 2410.15029: its features, its encoders."""
+TITLES: dict[Table, str] = {
+    "main": "Complete, and with the text missing",
+    "ablation": "What each part is worth",
+    "missing": "Frames and modalities missing",
+    "noise": "Noise, rooms and light",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table."""
+
+    cells: tuple[str, ...]
+    """First the name, then a text per column."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A table of texts, ready for HTML, CSV and LaTeX."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+    curves: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    """Points to draw, by label; empty: no figure."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One view of one variant over all seeds."""
+
+    per_seed: tuple[RegressionMetrics, ...]
+    errors: NDArray[np.float64]
+    """[n] absolute error of each clip, the mean over seeds."""
+    groups: tuple[str, ...]
+    labels: NDArray[np.float64]
+    coverage: float
+
+    def figure(self, name: str) -> Estimate:
+        values = [metrics[name] for metrics in self.per_seed]
+        low, high = (float("nan"),) * 2
+        if name == "mae":
+            low, high = bootstrap_interval(self.errors, self.groups)
+        return estimate(values, low, high)
+
+
+def build(
+    table: Table,
+    rows: Mapping[str, Sequence[Rows]],
+    variants: Sequence[Variant],
+    train_labels: NDArray[np.float64],
+) -> Rendered:
+    """One table.
+
+    Args:
+        table: which.
+        rows: predictions per variant, one per seed.
+        variants: in the order of the table.
+        train_labels: [n] for the constant baseline.
+    """
+    if table == "main":
+        return _main(rows[FULL], train_labels)
+    if table == "ablation":
+        return _ablation(rows, variants, train_labels)
+    if table == "missing":
+        return _missing(rows[FULL], train_labels)
+    return _noise(rows[FULL], train_labels)
+
+
+def _see(rows: Sequence[Rows], view: str) -> _Seen | None:
+    parts = [one.of_view(view) for one in rows]
+    if not parts or len(parts[0].id) < 2:
+        return None
+    errors = np.mean([np.abs(part.prediction - part.label) for part in parts], axis=0)
+    inside = [(part.label >= part.low) & (part.label <= part.high) for part in parts]
+    return _Seen(
+        tuple(regression_metrics(part.prediction, part.label) for part in parts),
+        errors,
+        parts[0].group,
+        parts[0].label,
+        float(np.mean(inside)),
+    )
+
+
+def _cell(found: Estimate) -> str:
+    text = f"{found.mean:.3f} ± {found.deviation:.3f}"
+    return text if np.isnan(found.low) else f"{text} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _cells(seen: _Seen) -> list[str]:
+    return [_cell(seen.figure(name)) for name in FIGURES]
+
+
+def _baseline(labels: NDArray[np.float64], train: NDArray[np.float64]) -> list[str]:
+    metrics = constant_metrics(train, labels)
+    return [f"{metrics[name]:.3f}" for name in FIGURES]
+
+
+def _head(*more: str) -> tuple[str, ...]:
+    return ("", "clips", *(HEADINGS[name] for name in FIGURES), *more)
+
+
+def _main(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
+    lines = []
+    names = {COMPLETE: "complete", MISSING: "text missing"}
+    others = [v for v in rows[0].views if "+" in v or v in ("audio", "text", "video")]
+    for view, title in (*names.items(), *((v, f"{v} alone") for v in others)):
+        seen = _see(rows, view)
+        if seen is not None:
+            published = PUBLISHED.get(view, "")
+            cells = (f"{seen.coverage:.3f}", published)
+            lines.append(Line((title, f"{len(seen.errors):,}", *_cells(seen), *cells)))
+            if view in names:
+                constant = _baseline(seen.labels, train)
+                count = f"{len(seen.errors):,}"
+                lines.append(Line(("constant on the same clips", count, *constant, "", "")))
+    notes = (
+        _seeds(rows),
+        "Published: MAE on CMU-MOSEI's test split (arXiv 2410.15029), with its own encoders; "
+        "never to be compared with another corpus.",
+    )
+    columns = _head("inside 90 % interval", "published MAE (MOSEI)")
+    return Rendered("main", TITLES["main"], columns, tuple(lines), notes)
+
+
+def _ablation(
+    rows: Mapping[str, Sequence[Rows]], variants: Sequence[Variant], train: NDArray[np.float64]
+) -> Rendered:
+    lines: list[Line] = []
+    for view in (COMPLETE, MISSING):
+        full = _see(rows[FULL], view)
+        if full is None:
+            continue
+        others = [(v, _see(rows[v.name], view)) for v in variants if v.name != FULL]
+        known = [(v, seen) for v, seen in others if seen is not None]
+        p_values = holm([paired_p(seen.errors - full.errors, full.groups) for _, seen in known])
+        count = f"{len(full.errors):,}"
+        lines.append(Line((f"{view}: full model", count, *_cells(full), "", "")))
+        for (variant, seen), p in zip(known, p_values, strict=True):
+            worse = float((seen.errors - full.errors).mean())
+            cells = (f"{worse:+.4f}", f"{p:.4f}")
+            lines.append(Line((f"{view}: {variant.title}", count, *_cells(seen), *cells)))
+        lines.append(Line((f"{view}: constant", count, *_baseline(full.labels, train), "", "")))
+    notes = (
+        _seeds(rows[FULL]),
+        "Delta: mean absolute error above the full model's. p: two-sided, paired by clip (signs of "
+        "whole speakers or videos flipped), corrected by Holm within each block.",
+    )
+    columns = _head("Delta MAE", "p (Holm)")
+    return Rendered("ablation", TITLES["ablation"], columns, tuple(lines), notes)
+
+
+def _missing(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
+    lines: list[Line] = []
+    curves: dict[str, tuple[tuple[float, float], ...]] = {}
+    for what in ("frames", "frames, text missing", "modalities"):
+        points = []
+        for rate in (number / 10 for number in range(10)):
+            seen = _see(rows, f"{what} {rate:.1f}")
+            if seen is not None:
+                cells = _cells(seen)
+                name = f"{what} missing: {rate:.1f}"
+                lines.append(Line((name, f"{len(seen.errors):,}", *cells)))
+                points.append((rate, seen.figure("mae").mean, seen.figure("acc2_non0").mean))
+        if points:
+            rates = [point[0] for point in points]
+            area = area_under_rates(rates, [point[1] for point in points])
+            signs = area_under_rates(rates, [point[2] for point in points])
+            name = f"{what} missing: area under the curve, 0 to {rates[-1]:.1f}"
+            lines.append(Line((name, "", f"{area:.3f}", "", "", f"{signs:.3f}", "")))
+            curves[f"{what} missing"] = tuple((point[0], point[1]) for point in points)
+    whole = [v for v in rows[0].views if v in ("audio", "text", "video") or v.count("+") == 1]
+    for view in whole:
+        seen = _see(rows, view)
+        if seen is not None:
+            lines.append(Line((f"only {view}", f"{len(seen.errors):,}", *_cells(seen))))
+    first = _see(rows, COMPLETE)
+    if first is not None:
+        constant = _baseline(first.labels, train)
+        lines.append(Line(("constant", f"{len(first.errors):,}", *constant)))
+    notes = (_seeds(rows), "Area: trapezoids under MAE, and under Acc-2 non0 (AUILC).")
+    return Rendered("missing", TITLES["missing"], _head(), tuple(lines), notes, curves)
+
+
+def _noise(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
+    lines: list[Line] = []
+    for view in (COMPLETE, MISSING):
+        seen = _see(rows, view)
+        if seen is None:
+            continue
+        lines.append(Line((f"clean, {view}", f"{len(seen.errors):,}", *_cells(seen))))
+        for name in rows[0].views:
+            if name.endswith(f", {view}") and not name.startswith("frames"):
+                worse = _see(rows, name)
+                if worse is not None:
+                    lines.append(Line((name, f"{len(worse.errors):,}", *_cells(worse))))
+        constant = _baseline(seen.labels, train)
+        lines.append(Line((f"constant, {view}", f"{len(seen.errors):,}", *constant)))
+    notes = (_seeds(rows), "Babble: four other test clips. Music: made chords. Room: RT60 .5 s.")
+    return Rendered("noise", TITLES["noise"], _head(), tuple(lines), notes)
+
+
+def _seeds(rows: Sequence[Rows]) -> str:
+    return (
+        f"{len(rows)} seeds: mean ± deviation over seeds; in brackets the 95 % interval over clips "
+        "(bootstrap of whole speakers or videos)."
+    )
