@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -280,6 +280,9 @@ class Recipe(Section):
     """Share of a corpus's clips whose words are used; all where unnamed. What actors say is neutral
     whatever they feel: from all of it the network would learn that words mean nothing. Text is not
     simulated for these corpora: they are a few sentences, said by everybody."""
+    stretch: dict[str, Annotated[float, Field(ge=1, le=6)]] = {}
+    """By pattern of modalities: how many times as wide live intervals are as the validation split
+    asks for, because another camera is another world; measured by leaving a corpus out."""
     pairing: Pairing = Pairing()
     encoders: Encoders = Encoders()
     network: Network = Network()

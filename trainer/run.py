@@ -291,7 +291,11 @@ class Pipeline:
         best = self.results.best_seed()
         model = self.load(best)
         margins = {
-            margin.pattern: PatternCalibration(margin=margin.margin, clips=margin.clips)
+            margin.pattern: PatternCalibration(
+                margin=margin.margin,
+                clips=margin.clips,
+                stretch=self.recipe.stretch.get(margin.pattern, 1.0),
+            )
             for margin in run.margins
         }
         label = Label(self.recipe.name, VERSION, True, self.recipe.licence, self.recipe.window_ms)

@@ -156,6 +156,9 @@ def _run_rows(
     return np.split(frames, np.cumsum([len(part) for part in parts[:-1]], dtype=np.intp))
 
 
+VIDEO = MODALITIES.index("video")
+
+
 @dataclass(frozen=True, slots=True)
 class Fused:
     """What the network says of one window."""
@@ -230,8 +233,9 @@ class Fuser:
                 continue
             if not (math.isfinite(low) and math.isfinite(high)):
                 low = high = valence
-            low, high = self._calibration.interval(window.pattern, valence, low, high)
             weights = tuple(float(weight) for weight in outputs["weights"][row])
+            doubt = weights[VIDEO] * (1 - window.clarity) if math.isfinite(weights[VIDEO]) else 0.0
+            low, high = self._calibration.interval(window.pattern, valence, low, high, doubt)
             results.append(Fused(valence, low, high, weights))
         return results
 

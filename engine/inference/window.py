@@ -29,6 +29,8 @@ class Window:
     """How surely the words were understood, 0 to 1; None where nothing was read."""
     words: tuple[Word, ...]
     """What was understood, while it counts."""
+    clarity: float
+    """How much of the face is seen, 0 to 1, on average; 1 without one."""
     is_new: bool
     """Whether any of its modalities brought evidence since the last window."""
 
@@ -85,7 +87,8 @@ def cut(state: StreamState, due: Due, settings: InferenceSettings) -> Window:
         source, words = "none", ()
     voiced = min(voiced_ns / heard_ns, 1.0) if heard_ns else 0.0
     is_new = any(frames[name] is not None for name in state.news(end_ns))
-    return Window(state, due, frames, coverage, voiced, source, quality, words, is_new)
+    clear = video.clarity(start_ns, end_ns)
+    return Window(state, due, frames, coverage, voiced, source, quality, words, clear, is_new)
 
 
 def _share(spans: Sequence[tuple[int, int]], start_ns: int, end_ns: int) -> float:

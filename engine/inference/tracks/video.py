@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine.inference.tracks.evidence import NS_PER_S, Evidence, Times
 from engine.inference.tracks.rings import Frames, Progress, Spans
 from engine.wire.messages import Video
+from models.clarity import clarity
 from models.graphs import MAX_VIDEO_RATE_HZ, kept_frames
 from models.preprocessing import normalise_crop
 from models.spec import BundleConfig, ImageEncoderSpec
@@ -37,6 +38,7 @@ class VideoTrack:
         _, _, rate_hz = config.frame_rates_hz
         self._period_ns = int(NS_PER_S / rate_hz)
         self._scores: deque[tuple[int, float]] = deque()
+        self._clarity: deque[tuple[int, float]] = deque()
         self._waiting: list[WaitingCrop] = []
         self.frames: Evidence | None = None
         if self._spec is not None:
@@ -54,8 +56,10 @@ class VideoTrack:
         last_ns = self.seen.newest_ns
         near = last_ns is not None and end_ns - last_ns <= 2 * self._period_ns
         self.seen.add(last_ns if near and last_ns else end_ns - self._period_ns, end_ns)
+        seen = clarity(message.crop)
+        self._clarity.append((end_ns, seen))
         if message.detector_score is not None:
-            self._scores.append((end_ns, message.detector_score))
+            self._scores.append((end_ns, message.detector_score * seen))
         if self._spec is not None:
             self._waiting.append(WaitingCrop(end_ns, message.crop))
 
@@ -77,9 +81,13 @@ class VideoTrack:
             self.frames.add(frames, t_end_ns)
 
     def quality(self, start_ns: int, end_ns: int) -> float | None:
-        """Mean detector score within the window; None where the detector gives none."""
-        scores = [score for time, score in self._scores if start_ns < time <= end_ns]
-        return sum(scores) / len(scores) if scores else None
+        """Mean of detector score times clarity; None where the detector gives no score."""
+        return _mean(self._scores, start_ns, end_ns)
+
+    def clarity(self, start_ns: int, end_ns: int) -> float:
+        """How much of the face is seen on average, 0 to 1; 1 where there is none."""
+        mean = _mean(self._clarity, start_ns, end_ns)
+        return 1.0 if mean is None else mean
 
     def gone(self, after_ns: int) -> bool:
         """Whether pictures have come without the face for ``after_ns``."""
@@ -91,5 +99,11 @@ class VideoTrack:
     def finish(self, before_ns: int) -> None:
         """Drop what no window will ask for again."""
         self.seen.forget(before_ns)
-        while self._scores and self._scores[0][0] <= before_ns:
-            self._scores.popleft()
+        for series in (self._scores, self._clarity):
+            while series and series[0][0] <= before_ns:
+                series.popleft()
+
+
+def _mean(series: deque[tuple[int, float]], start_ns: int, end_ns: int) -> float | None:
+    values = [value for time, value in series if start_ns < time <= end_ns]
+    return sum(values) / len(values) if values else None
