@@ -184,8 +184,8 @@ class ModalityState(Struct, frozen=True):
     weight: Share
     """Its share in the fusion; the present ones sum to 1."""
     quality: Share | None = None
-    """Share of voiced frames (audio), mean of detector score times clarity of the picture (video), how surely the words were
-    understood (text that is not given); nil if unknown."""
+    """Share of voiced frames (audio), mean of detector score times clarity of the picture (video),
+    how surely the words were understood (text that is not given); nil if unknown."""
     valence: Valence | None = None
     """What it says of this window by itself, the others masked; nil if absent or not asked."""
     interval: Interval | None = None

@@ -44,7 +44,7 @@ def test_a_corpus_picture_and_the_same_face_in_a_camera_picture_give_the_same_in
         assert trained is not None
         assert live is not None
         difference = normalise_crop(trained, 48, 1) - normalise_crop(live, 48, 1)
-        assert np.abs(difference[:, 1:-1, 1:-1]).max() < 0.05
+        assert np.abs(difference[:, 1:-1, 1:-1]).max() < 0.08
 
 
 def test_a_pixel_of_the_picture_moves_the_crop_by_half_of_its_own() -> None:

@@ -89,7 +89,6 @@ def test_a_face_is_followed_to_where_it_moved_and_not_where_none_is(picture: np.
 def test_faces_below_the_smallest_size_are_left_out(picture: np.ndarray) -> None:
     side = only(BlazeFaceDetector(False, 16), picture).side
     assert BlazeFaceDetector(False, round(side * 1.2)).detect(picture) == []
-    assert HaarDetector(round(min(picture.shape[:2])), 480).detect(picture) == []
 
 
 @pytest.mark.parametrize("shape", [(2160, 3840), (120, 160), (640, 360), (40, 1200), (16, 16)])
@@ -102,8 +101,24 @@ def test_pictures_of_any_shape_are_searched(shape: tuple[int, int]) -> None:
 
 def test_noise_holds_no_face() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
-    assert HaarDetector(48, 320).detect(noise) == []
     assert BlazeFaceDetector(True, 16).detect(noise) == []
+
+
+@pytest.mark.skipif(not hasattr(cv2, "CascadeClassifier"), reason="this OpenCV has no cascades")
+def test_the_cascade_frames_a_face_about_as_blazeface_does(picture: np.ndarray) -> None:
+    detector = HaarDetector(48, 480)
+    (found,) = detector.detect(picture)
+    assert overlap(found.frame, only(BlazeFaceDetector(False, 24), picture)) > 0.5
+    assert detector.follow(picture, found.frame) is not None
+    assert HaarDetector(round(min(picture.shape[:2])), 480).detect(picture) == []
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
+    assert detector.detect(noise) == []
+
+
+@pytest.mark.skipif(hasattr(cv2, "CascadeClassifier"), reason="this OpenCV has cascades")
+def test_an_opencv_without_cascades_is_told() -> None:
+    with pytest.raises(CaptureError, match=r"no cascades, 4 has; choose 'blazeface'"):
+        HaarDetector(48, 480)
 
 
 def test_yunets_outputs_are_read_by_cell_and_stride() -> None:
