@@ -39,16 +39,19 @@ def main(name: str) -> None:
     for streams in (1, 2, 4, 8, 16, 32):
         windows = [
             Window(
-                due,
-                due,
-                {
+                stream=due,
+                due=due,
+                frames={
                     m: rng.normal(size=(full, width)).astype(np.float32)
                     for m, full in zip(MODALITIES, bundle.config.full_lengths, strict=True)
                 },
-                dict.fromkeys(MODALITIES, 1.0),
-                1.0,
-                "simulated",
-                True,
+                coverage=dict.fromkeys(MODALITIES, 1.0),
+                voiced=1.0,
+                text_source="simulated",
+                text_quality=None,
+                words=(),
+                clarity=1.0,
+                is_new=True,
             )
             for _ in range(streams)
         ]

@@ -157,7 +157,7 @@ def main(out: Path) -> None:
     spans_ms = [round(1000 * (b - a)) for (a, _), (b, _) in pairwise(shots)] + [2000]
     pictures[0].save(
         out, save_all=True, append_images=pictures[1:], duration=spans_ms, loop=0,
-        quality=72, method=6,
+        quality=72, method=3,
     )  # fmt: skip
     print(f"{out}: {len(pictures)} pictures, {out.stat().st_size / 1e3:.0f} kB")
 

@@ -47,6 +47,10 @@ def widened(
     return np.maximum(lower, LOWEST), np.minimum(upper, HIGHEST)
 
 
+WORDS_ALONE, WORDS_KIN = "simulated_text", ("text", "audio+simulated_text")
+"""What words say by themselves, in a score's explanation, and the measured patterns next to it."""
+
+
 def z_of(coverage: float) -> float:
     """Standard deviations on each side of the middle of a normal interval of this coverage."""
     return NormalDist().inv_cdf((1 + coverage) / 2)
@@ -87,10 +91,25 @@ class Calibration(BaseModel):
             high: raw upper end.
             doubt: 0 to 1, how far the window rests on a face that can hardly be seen.
         """
-        known = self.patterns.get(pattern) or PatternCalibration(margin=WHOLE_SCALE, clips=0)
+        known = self._known(pattern)
         stretch = known.stretch * (1 + DOUBT * doubt)
         lower, upper = widened(valence, low, high, known.margin, stretch)
         return float(lower), float(upper)
+
+    def _known(self, pattern: str) -> PatternCalibration:
+        unknown = PatternCalibration(margin=WHOLE_SCALE, clips=0)
+        if pattern != WORDS_ALONE or pattern in self.patterns:
+            return self.patterns.get(pattern, unknown)
+        # No window holds words without the voice that they were heard in, so none was measured. A
+        # transcript's margin, or that of voice and words where it is wider, stands for it.
+        kin = [self.patterns[name] for name in WORDS_KIN if name in self.patterns]
+        if len(kin) < len(WORDS_KIN):
+            return unknown
+        return PatternCalibration(
+            margin=max(one.margin for one in kin),
+            clips=min(one.clips for one in kin),
+            stretch=max(one.stretch for one in kin),
+        )
 
     @staticmethod
     def read(path: Path) -> Calibration:
