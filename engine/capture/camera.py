@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,11 @@ from engine.capture.people import People
 from engine.capture.pictures import squared
 from engine.capture.stamps import NS_PER_S, FrameSampler, Stamper
 from engine.settings import EngineSettings
+from engine.stop import Stop
 from engine.wire.clock import now_ns
 from engine.wire.messages import Video
 
 Shot = tuple[int, NDArray[np.uint8]]
-
-
-class Stop(Protocol):
-    """A flag from outside."""
-
-    def is_set(self) -> bool:
-        """Whether to end."""
-        ...
 
 
 def camera_address(wanted: str | int) -> str | int:

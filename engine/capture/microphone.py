@@ -6,7 +6,7 @@ import queue
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,10 @@ from engine.capture import CaptureError
 from engine.capture.devices import DeviceLostError, find, list_microphones, portaudio
 from engine.capture.stamps import NS_PER_S, Chunker, Stamper, to_int16
 from engine.settings import EngineSettings
+from engine.stop import Stop
 from engine.wire.clock import SampleCount, now_ns
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio
 from models.preprocessing import Resampler, to_float
-
-
-class Stop(Protocol):
-    """A flag from outside."""
-
-    def is_set(self) -> bool:
-        """Whether to end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,13 +8,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from engine.capture.clip import read_clip, resolve_clip
 from engine.capture.stamps import NS_PER_S, Stamper
 from engine.settings import EngineSettings
+from engine.stop import Stop
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Audio, Video
 
@@ -30,18 +30,6 @@ MAX_LAG_NS = 1_000_000_000
 otherwise send ever older messages, which the inference worker refuses."""
 
 Item = Audio | Video | Exception | None
-
-
-class Stop(Protocol):
-    """A flag from outside."""
-
-    def is_set(self) -> bool:
-        """Whether to end."""
-        ...
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for it; True when it is set."""
-        ...
 
 
 def passes(path: Path, stream: str, settings: EngineSettings) -> Iterator[Audio | Video]:

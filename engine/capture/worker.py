@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 from engine.capture import CaptureError
 from engine.capture.camera import run_camera
@@ -21,6 +21,7 @@ from engine.capture.route import Route
 from engine.capture.stamps import Stamper
 from engine.pulse import PERIOD_S, Pulse
 from engine.settings import EngineSettings, StreamSettings
+from engine.stop import Stop
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Audio, Status, Video, WorkerState
 from engine.wire.security import ClientSecurity
@@ -32,18 +33,6 @@ OPEN_S = 60.0
 """Opening a device may take this long before it counts as hung."""
 MAX_DETAIL = 500
 CaptureDevice = Literal["microphone", "camera", "source"]
-
-
-class Stop(Protocol):
-    """A flag from outside, such as ``threading.Event``."""
-
-    def is_set(self) -> bool:
-        """Whether the worker is to end."""
-        ...
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for it; True when it is set."""
-        ...
 
 
 class Outbox:

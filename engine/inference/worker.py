@@ -7,7 +7,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import zmq
@@ -23,6 +23,7 @@ from engine.inference.text.words import words_source
 from engine.inference.warm_up import rehearse
 from engine.pulse import Pulse
 from engine.settings import EngineSettings
+from engine.stop import Stop
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.control import parse
 from engine.wire.fields import WireError
@@ -38,14 +39,6 @@ log = logging.getLogger(__name__)
 TRIM_S = 5.0
 MAX_WAIT_MS = 100
 """Longest sleep: a stop flag is noticed within it."""
-
-
-class Stop(Protocol):
-    """A flag from outside, such as ``multiprocessing.Event`` or ``threading.Event``."""
-
-    def is_set(self) -> bool:
-        """Whether the worker is to end."""
-        ...
 
 
 def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = None) -> None:

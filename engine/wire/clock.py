@@ -13,9 +13,10 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.wire.messages import Clock, Envelope
 
@@ -87,6 +88,19 @@ def measure_offset_ns(ping: Callable[[], int], echoes: int = ECHOES) -> int:
         answered = ping()
         found.append(Echo(sent, answered, now_ns()))
     return best_offset_ns(found)
+
+
+def share_clock(request: Callable[..., Mapping[str, Any]]) -> int:
+    """Tell a worker on another host how far our clock is from its own; return the offset.
+
+    Args:
+        request: ``ControlClient.request`` of that worker.
+    """
+    offset_ns = measure_offset_ns(lambda: int(request("ping")["t_ns"]))
+    clock = this_clock()
+    named = {"host": clock.host, "boot_id": clock.boot_id}
+    request("clock", clock=named, offset_ns=offset_ns)
+    return offset_ns
 
 
 class OffsetEstimator:

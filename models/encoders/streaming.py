@@ -127,10 +127,3 @@ def encode_voiced(
     if not found:
         return np.zeros((0, spec.dim), np.float32), np.zeros(0, np.int64)
     return np.concatenate(found), np.concatenate(ends)
-
-
-def frame_times_s(
-    spec: SequenceEncoderSpec, count: int, input_rate_hz: float
-) -> NDArray[np.float64]:
-    """Times [count] at which each frame ends, in seconds since the first input."""
-    return np.arange(1, count + 1) * spec.stride / input_rate_hz

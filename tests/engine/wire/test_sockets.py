@@ -1,5 +1,6 @@
 """Sockets: drops are counted, hostile messages too, a lost reply does not stick."""
 
+import threading
 import time
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-from engine.wire.clock import now_ns
+from engine.wire.clock import now_ns, share_clock, this_clock
 from engine.wire.codec import encode
 from engine.wire.control import parse
 from engine.wire.fields import WireError
@@ -144,6 +145,35 @@ def test_the_socket_stamps_the_sending_of_our_own_clocks_messages() -> None:
     ours, theirs = (message.envelope.t_sent_ns for message in found)
     assert before_ns - 10**10 < ours <= before_ns
     assert theirs == 7
+
+
+def test_a_sender_tells_a_worker_how_far_their_clocks_are_apart() -> None:
+    ahead_ns, told = 5 * 10**12, []
+
+    def answer(values: Any) -> dict[str, Any]:
+        request = parse(values)
+        if request.command == "ping":
+            return {"t_ns": now_ns() + ahead_ns}
+        told.append((request.clock, request.offset_ns))
+        return {}
+
+    with ControlServer("tcp://127.0.0.1:*") as server, ControlClient(server.endpoint) as client:
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                server.serve(answer)
+                time.sleep(0.001)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            offset_ns = share_clock(client.request)
+        finally:
+            over.set()
+            serving.join()
+    assert told == [(this_clock(), offset_ns)]
+    assert offset_ns == pytest.approx(ahead_ns, abs=10**9)
 
 
 def test_a_lost_reply_does_not_stick() -> None:
