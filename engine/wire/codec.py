@@ -9,6 +9,7 @@ so that fields may be added.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -251,7 +252,7 @@ def _array(form: _Form, described: list[Buffer], frames: Sequence[Frame]) -> dic
             f"{place}.shape: expected {raw.axes} axes of at most {raw.longest}{last}, "
             f"got {buffer.shape}"
         )
-    size = int(np.dtype(raw.dtype).itemsize) * int(np.prod(buffer.shape, dtype=np.int64))
+    size = raw.itemsize * math.prod(buffer.shape)
     if size != len(frames[0]):
         raise WireError(f"buffers[0]: expected {size} bytes by its shape, got {len(frames[0])}")
     values = np.frombuffer(frames[0], raw.dtype).reshape(buffer.shape)

@@ -57,6 +57,11 @@ class Raw:
     last: int | None = None
     """Length of the last axis, where it is fixed."""
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an item: the digits of its dtype."""
+        return int(self.dtype[2:])
+
 
 ADDED = "added"
 """Marks a field that came after schema 1 was in use: who does not send it means its default.

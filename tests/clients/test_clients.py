@@ -15,6 +15,8 @@ from clients import AsyncSubscriber, Gap, Stale, Subscriber
 from engine.wire.messages import Score, Status
 from tests.support.peers import ENVIRONMENT, publisher
 
+pytestmark = pytest.mark.slow
+
 
 def collect(subscriber: Subscriber, count: int, seconds: float = 20) -> list[object]:
     found: list[object] = []

@@ -28,6 +28,8 @@ from tests.support.peers import (
 )
 from tests.support.scores import make_score
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = REPOSITORY / "examples"
 SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
 TESTED = {

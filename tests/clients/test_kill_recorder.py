@@ -12,6 +12,8 @@ import pytest
 from clients.reading import RecordingFile
 from tests.support.peers import Program, client, eventually, publisher
 
+pytestmark = pytest.mark.slow
+
 SCORES = 2_300
 """More than two of Parquet's parts of 1000 rows."""
 

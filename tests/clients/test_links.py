@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from clients import Subscriber
 from clients.events import Event, Link
 from clients.watch import Board, lines
 from engine.wire.messages import Score
 from tests.support.peers import publisher
 from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.slow
 
 
 def until(subscriber: Subscriber, wanted: Callable[[Event], object]) -> list[Event]:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.peers import ENVIRONMENT, Program, client, publisher
 
+pytestmark = pytest.mark.slow
+
 try:
     import pylsl
 except (ImportError, RuntimeError) as reason:

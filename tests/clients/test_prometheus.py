@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.peers import client, eventually, free_endpoint, publisher
 
+pytestmark = pytest.mark.slow
+
 parser = pytest.importorskip("prometheus_client.parser")
 
 

@@ -18,6 +18,8 @@ from engine.wire.sockets import ScorePublisher, ScoreReceiver
 from tests.support.peers import Program, client, eventually
 from tests.support.scores import make_score
 
+pytestmark = pytest.mark.slow
+
 
 def record(path: Path, rows: list[Row]) -> Path:
     with open_recording(path) as recording:

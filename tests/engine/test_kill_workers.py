@@ -15,6 +15,8 @@ import pytest
 from engine.wire.messages import Status
 from engine.wire.sockets import ScoreReceiver
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = 25.0
 

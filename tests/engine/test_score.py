@@ -11,6 +11,8 @@ from engine.capture.clip import SAMPLE_CLIP
 from engine.score import score_to_file
 from engine.settings import EngineSettings
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_rows_are_those_of_a_recording(tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"

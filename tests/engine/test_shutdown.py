@@ -11,6 +11,8 @@ import pytest
 
 from engine.wire.sockets import ScoreReceiver
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -18,6 +18,8 @@ from models.export import Label, Parts, write_bundle
 from models.network import SentimentNetwork
 from models.spec import MODALITIES, PROJECTIONS, NetworkSpec
 
+pytestmark = pytest.mark.slow
+
 SPEC = NetworkSpec(audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8)
 LABEL = Label("tiny", "1", trained=False, licence="Apache-2.0")
 

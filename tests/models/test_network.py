@@ -15,6 +15,8 @@ from models.network import NetworkError, SentimentNetwork
 from models.spec import NetworkSpec
 from tests.support.network_graphs import run_network
 
+pytestmark = pytest.mark.slow
+
 SIZES = (6, 10, 4)
 PATTERNS = [p for p in product((True, False), repeat=3) if any(p)]
 

@@ -12,6 +12,8 @@ from models import bundle
 from models.published import PublishedWeightsError, Variant, load
 from trainer.import_published import CheckpointFileError, import_published
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("valence", "fused", "rnc", "text_query", "text_cross")
 
 

@@ -29,6 +29,8 @@ from trainer.losses import LossTerms
 from trainer.model import SentimentModel
 from trainer.recipe import Optimiser, Recipe
 
+pytestmark = pytest.mark.slow
+
 SHAPES = FrameShapes((6,), (5,), (4,))
 SPEC = NetworkSpec(audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8, rnc_dim=8)
 

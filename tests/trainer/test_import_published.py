@@ -13,6 +13,8 @@ from models import bundle
 from tests.support.network_graphs import run_network
 from trainer.import_published import CheckpointFileError, import_published
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_checkpoint_becomes_a_bundle_with_the_published_numbers(
     shared_reference: Path, tmp_path: Path

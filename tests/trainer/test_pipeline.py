@@ -25,7 +25,7 @@ from trainer.features.store import FeatureError
 from trainer.progress import TerminalProgress
 
 # Training, and each bundle is exported twice over: more than the usual minute on a busy machine.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 SPLITS = ("train",) * 16 + ("valid",) * 6 + ("test",) * 6
 FUSED = """

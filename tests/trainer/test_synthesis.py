@@ -20,6 +20,8 @@ from trainer.synthesis import (
     synthesise,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def write_corpus(folder: Path) -> Path:
     path = folder / "texts.csv"

@@ -32,6 +32,8 @@ from tests.support.dashboards import (
 )
 from tests.support.peers import eventually
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 25.0
 GREETING = {"stream": "laptop", "sound": True, "pictures": True, "consent": True}
 

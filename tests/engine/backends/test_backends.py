@@ -14,6 +14,8 @@ from engine.backends.warm import example_inputs
 from engine.settings import TensorrtSettings
 from models import bundle as bundles
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bundle() -> bundles.Bundle:

@@ -13,6 +13,8 @@ from engine.wire.messages import Audio, Message, Status
 from engine.wire.sockets import IngestReceiver
 from tests.support.devices import receive_until, virtual_microphone
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 CAPTURE = """
 import sys, threading

@@ -6,11 +6,15 @@ from collections import Counter
 from itertools import islice, pairwise
 from pathlib import Path
 
+import pytest
+
 from engine.capture.clip import read_clip
 from engine.capture.playback import passes, play
 from engine.settings import load
 from engine.wire.clock import now_ns
 from engine.wire.messages import Audio, Video
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_clip_that_was_held_up_goes_on_in_the_present() -> None:

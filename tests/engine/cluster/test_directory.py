@@ -36,6 +36,8 @@ from engine.wire.membership import (
 )
 from engine.wire.messages import SCHEMA
 
+pytestmark = pytest.mark.slow
+
 
 def beat(worker: str, **changes: object) -> Beat:
     values = {

@@ -17,6 +17,8 @@ from engine.wire.messages import Score, Status
 from engine.wire.sockets import ScorePublisher, ScoreReceiver
 from tests.support.scores import make_score, make_status
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 20.0
 
 

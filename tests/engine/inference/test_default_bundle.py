@@ -16,6 +16,8 @@ from trainer.corpus import Clip, Media
 from trainer.corpus import open as open_corpus
 from trainer.features.media import decode_picture
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_is_trained_small_and_carries_the_terms_of_its_corpora() -> None:
     bundle = bundles.open("default")

@@ -22,6 +22,8 @@ from engine.wire.sockets import IngestSender, ScoreReceiver
 from models import bundle as bundles
 from tests.engine.inference.test_worker import free_endpoint, is_ready, wait_for
 
+pytestmark = pytest.mark.slow
+
 SPAWN = multiprocessing.get_context("spawn")
 SECONDS = 7.0
 

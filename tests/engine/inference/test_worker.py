@@ -19,6 +19,8 @@ from engine.wire.fields import WireError
 from engine.wire.messages import Audio, Envelope, Score, Status, Video
 from engine.wire.sockets import ControlClient, IngestSender, ScoreReceiver
 
+pytestmark = pytest.mark.slow
+
 SPAWN = multiprocessing.get_context("spawn")
 MS = 1_000_000
 rng = np.random.default_rng(11)

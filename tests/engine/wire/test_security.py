@@ -15,6 +15,8 @@ from engine.wire.sockets import ControlClient, ControlServer, IngestReceiver, In
 from engine.wire.sockets import ScorePublisher as Publisher
 from tests.support.publisher import score
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:

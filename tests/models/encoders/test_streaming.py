@@ -21,6 +21,8 @@ from models.preprocessing import mel_of_silence
 from models.spec import GraphName, SequenceEncoderSpec
 from models.text_simulation.student import StudentTextSimulation
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[np.ndarray], np.ndarray]
 OPENED = bundle.open("default")
 

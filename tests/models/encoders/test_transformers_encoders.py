@@ -16,11 +16,14 @@ from models.text_simulation.llm import FrameConcatenatingAdapter, LlmSettings, L
 from tests.support import tiny_models
 
 # What transformers does inside is not ours to mend.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-    "ignore:Support for mismatched key_padding_mask:UserWarning",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",
+        "ignore::FutureWarning",
+        "ignore:Support for mismatched key_padding_mask:UserWarning",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

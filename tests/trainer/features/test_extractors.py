@@ -26,6 +26,8 @@ from trainer.features.pictures import CropExtractor
 from trainer.features.sound import MelExtractor, MelSource, VoiceFrameExtractor
 from trainer.features.transcripts import TextFrameExtractor
 
+pytestmark = pytest.mark.slow
+
 
 def clip_of(media: Media, **options: object) -> Clip:
     return Clip("a", "c", "train", 0.0, audio=media, video=media, **options)

@@ -27,6 +27,8 @@ from models.precision import PrecisionError, lowered
 from models.spec import PROJECTIONS, GraphName
 from tests.support.tiny_bundles import paper_like
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install -e ".[rtx]"')
 
 GRAPHS: tuple[GraphName, ...] = (

@@ -10,6 +10,8 @@ import pytest
 
 from engine.backends.tensorrt import cuda
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 

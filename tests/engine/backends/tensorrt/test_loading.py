@@ -27,6 +27,8 @@ from models import bundle as bundles
 from models.errors import UserError
 from tests.support.fake_tensorrt import HostDevice, OnnxPlan
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install -e ".[rtx]"')
 
 GRAPHS = 7

@@ -28,6 +28,8 @@ from models import bundle as bundles
 from models.spec import PROJECTIONS
 from models.text_simulation.protocol import SimulatedText
 
+pytestmark = pytest.mark.slow
+
 MS = 1_000_000
 CLOCK = Clock("here", "boot")
 CHUNK_MS = 40
