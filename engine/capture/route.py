@@ -328,6 +328,9 @@ class Route:
             return
         while (item := self._tape.next()) is not None:
             message, resume = item
+            if resume is not None and message.envelope.stream != self._stream:
+                # A person before this camera: how far that stream was scored is not known here.
+                resume = Resume(t_end_ns=-1, seq=-1, until_ns=resume.until_ns)
             # A stamp from before the move would tell a transport of seconds.
             envelope = replace(
                 message.envelope, t_sent_ns=now_ns(), epoch=self._epoch, resume=resume

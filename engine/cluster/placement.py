@@ -144,17 +144,20 @@ class Placement:
         releases: list[Release] = []
         seats, name = self._seats, beat.worker
         for stream, held in beat.streams.items():
-            seat = seats.get(stream)
-            if seat is None and self._given_up.get(stream, (-1, 0.0))[0] >= held.epoch:
+            # People before one camera are streams of their own (room/1), and go where it goes.
+            root = stream.partition("/")[0]
+            seat = seats.get(root)
+            if seat is None and self._given_up.get(root, (-1, 0.0))[0] >= held.epoch:
                 releases.append(Release(stream, held.epoch))
                 continue
             if seat is None or seat.epoch < held.epoch:
-                seat = self._adopt(stream, held.epoch, name, now_s)
+                seat = self._adopt(root, held.epoch, name, now_s)
             elif seat.worker != name:
                 releases.append(Release(stream, held.epoch))
                 self.counters["held_twice"] += 1
                 continue
-            if seat.epoch == held.epoch and held.t_end_ns > seat.t_end_ns:
+            newer = root == stream and held.t_end_ns > seat.t_end_ns
+            if newer and seat.epoch == held.epoch:
                 seat.t_end_ns, seat.seq = held.t_end_ns, held.seq
         return releases
 

@@ -246,6 +246,9 @@ class Desk:
     def release(self, stream: str, epoch: int) -> Held:
         """Stop at once with a stream that lives elsewhere now; return how far it was scored."""
         self._began.pop(stream, None)
+        for person in self._core.streams:
+            if person.startswith(f"{stream}/"):
+                self._core.release(person, epoch)
         return self._core.release(stream, epoch)
 
     def recent_p99_ms(self) -> float:

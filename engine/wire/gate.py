@@ -58,8 +58,8 @@ class Gate:
         """Whether a key that is connected may send this stream, or its capture's status."""
         if key == self._pool:
             return True
-        streams = self._streams.get(key, ())
-        return stream in streams or stream.rpartition(".")[0] in streams
+        streams, camera = self._streams.get(key, ()), stream.partition("/")[0]
+        return camera in streams or camera.rpartition(".")[0] in streams
 
 
 def key_of(frame: zmq.Frame) -> str:

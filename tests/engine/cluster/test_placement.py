@@ -300,6 +300,18 @@ def test_a_stream_that_lost_its_worker_is_taken_by_a_slow_one_if_there_is_no_oth
     assert refused(placement.place(place("new"), 2.3)).reason == "full"
 
 
+def test_people_before_one_camera_go_where_the_camera_goes() -> None:
+    placement = pool("a-1", "a-2")
+    seat = placed(placement.place(place("room"), 0.0))
+    held = {name: Held(seat.epoch, 5, 1) for name in ("room/1", "room/2")}
+    assert placement.beat(beat(seat.worker, streams=held), 0.1) == []
+    assert placement.streams == 1
+    moved = placed(placement.place(place("room", seat.epoch, seat.worker), 0.2))
+    assert (moved.t_end_ns, moved.seq) == (-1, -1)
+    releases = placement.beat(beat(seat.worker, streams=held), 0.3)
+    assert [release.stream for release in releases] == ["room/1", "room/2"]
+
+
 def test_an_upgrade_sends_new_streams_to_the_new_bundle_and_drains_the_old() -> None:
     placement = pool("a-1", capacity=100)
     for i in range(4):
