@@ -125,8 +125,18 @@ class LiveDisplay:
         rows = [self._rows[name] for name in sorted(self._rows)]
         width = self._console.width
         table = score_table(rows, "Undertone", width) if rows else Text("waiting for a score ...")
-        lines = [worker_line(worker, self._status.get(worker.name)) for worker in workers]
+        shown = [*workers, *self._others(workers)]
+        lines = [worker_line(worker, self._status.get(worker.name)) for worker in shown]
         self._live.update(Group(table, *lines), refresh=True)
+
+    def _others(self, workers: Sequence[WorkerView]) -> list[WorkerView]:
+        """A cluster's workers, which are watched elsewhere."""
+        ours = {worker.name for worker in workers}
+        return [
+            WorkerView(name, pid=0, restarts=0, ended=False)
+            for name, status in sorted(self._status.items())
+            if status.worker == "inference" and status.state != "stopping" and name not in ours
+        ]
 
     def log(self, line: str) -> None:
         """Print above the table."""
@@ -142,7 +152,8 @@ def worker_line(worker: WorkerView, status: Status | None) -> Text:
     elif worker.pid is None:
         state, style = "restarting", "red"
     elif status is None:
-        state, style = "starting", "yellow"
+        # A cluster's directory, relays and hosts send no status; their loop shows that they run.
+        state, style = ("running", "green") if worker.running else ("starting", "yellow")
     else:
         state = status.state
         style = "green" if state in ("ready", "running") else "yellow"
