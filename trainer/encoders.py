@@ -526,8 +526,9 @@ def _fewer(clips: Iterable[Clip], recipe: Recipe) -> list[Clip]:
 
 
 def _chance(clip: Clip, what: str) -> float:
-    """A number in [0, 1) that is the clip's own."""
-    return zlib.crc32(f"{what}/{clip.id}".encode()) / 2**32
+    """A number in [0, 1) that is the clip's own, whatever other corpora it is trained with."""
+    own = clip.id.removeprefix(f"{clip.corpus}/")
+    return zlib.crc32(f"{what}/{own}".encode()) / 2**32
 
 
 def _source(choice: EncoderChoice) -> str:
