@@ -173,6 +173,7 @@ def live(
     split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Clips of it.")] = "test",
     most: Annotated[int | None, typer.Option(min=1, help="Clips per corpus, drawn.")] = None,
     gain_db: Annotated[float, typer.Option(help="Play the sound louder, or quieter.")] = 0.0,
+    words: Annotated[Literal["auto", "off"], typer.Option(help="off: the tone alone.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for a row per clip.")] = None,
 ) -> None:
     """Score labelled clips as live: through the engine, window by window."""
@@ -192,7 +193,7 @@ def live(
 
     progress = TerminalProgress()
     try:
-        settings = load_settings(bundle=bundle)
+        settings = load_settings(bundle=bundle, words={"mode": words})
         opened = bundles.open(bundle)
         chosen = choose(settings.backend, opened, settings.inference.threads, settings.tensorrt)
         for path in corpus:

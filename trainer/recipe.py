@@ -278,8 +278,8 @@ class Recipe(Section):
     """Most clips of a corpus's train, valid and test, by the corpus's name; drawn by chance."""
     transcripts: dict[str, float] = {}
     """Share of a corpus's clips whose words are used; all where unnamed. What actors say is neutral
-    whatever they feel: from all of it the network would learn that words mean nothing. Text is not
-    simulated for these corpora: they are a few sentences, said by everybody."""
+    whatever they feel: from all of it the network would learn that words mean nothing. No text is
+    simulated for these corpora, they are a few sentences said by everybody: it is the real one."""
     stretch: dict[str, Annotated[float, Field(ge=1, le=6)]] = {}
     """By pattern of modalities: how many times as wide live intervals are as the validation split
     asks for, because another camera is another world; measured by leaving a corpus out."""

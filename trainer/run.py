@@ -186,7 +186,11 @@ class Pipeline:
         settings = self.recipe.pairing
         splits = {}
         for number, split in enumerate(SPLITS):
-            chosen = tuple(clip for clip in found.clips if clip.split == split)
+            chosen = tuple(
+                replace(clip, understood=clip.corpus in self.recipe.transcripts)
+                for clip in found.clips
+                if clip.split == split
+            )
             chosen += pair(
                 chosen, settings.share, settings.tolerance, number, settings.words_tolerance
             )

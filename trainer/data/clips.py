@@ -30,6 +30,8 @@ class StoredClip:
     duration_s: float
     keys: Mapping[str, str]
     emotions: tuple[float, ...] | None = None
+    understood: bool = False
+    """Simulated text is the real one's: a sentence known by heart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class StoredSamples:
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         frames = {name: self.stores[name].read(key) for name, key in clip.keys.items()}
+        if clip.understood and "text" in frames:
+            frames.setdefault("simulated_text", frames["text"])
         return Sample(
             clip.id,
             clip.valence,
@@ -92,7 +96,8 @@ class StoredSamples:
         state = hashlib.sha256()
         for clip in self.clips:
             told = (clip.id, clip.corpus, clip.valence, clip.weight, clip.duration_s)
-            state.update(repr((told, sorted(clip.keys.items()), clip.emotions)).encode())
+            more = (clip.emotions, clip.understood)
+            state.update(repr((told, sorted(clip.keys.items()), *more)).encode())
         return state.hexdigest()[:16]
 
     @property
@@ -153,6 +158,7 @@ def pair(
                 weight=1.0,
                 duration_s=voice.duration_s,
                 keys=keys,
+                understood=voice.understood,
             )
         )
     return tuple(made)
