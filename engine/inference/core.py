@@ -357,7 +357,7 @@ class InferenceCore:
         # A window that saw and heard nothing new repeats old evidence, which is none about now.
         seen = None
         if fused is not None and window.is_new:
-            seen = Observation(fused.valence, fused.low, fused.high)
+            seen = Observation(fused.valence, fused.low, fused.high, window.evidence)
         rolling = state.rolling.update((end_ns - state.began_ns) / 1e9, seen)
         if fused is not None and fused.alone is not None:
             state.said = fused.alone

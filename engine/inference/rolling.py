@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from engine.wire.messages import VALENCE_RANGE, Interval, NoValueReason
 from models.calibration import COVERAGE, z_of
 
+GROWTH = 2.0
+"""Weight of a window for what it holds more than the one before."""
 MIN_STD = 0.05
 """Floor of a window's standard deviation: an interval of no width is not believed."""
 
@@ -28,6 +30,8 @@ class Observation:
     valence: float
     low: float
     high: float
+    evidence: float = 0.0
+    """How much the window holds: voice, face and words, each as a share of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class RollingValence:
         self._below = 0.0
         self._above = 0.0
         self._unseen_std = 0.0
+        self._evidence = 0.0
         self._trend: float | None = None
 
     def update(self, time_s: float, seen: Observation | None) -> Rolling:
@@ -115,6 +120,10 @@ class RollingValence:
             predicted = self._variance + self._process_variance(elapsed_s)
             # After a long time, by the half-life, nothing is left of what was believed before.
             gain = predicted / (predicted + noise) if math.isfinite(predicted) else 1.0
+            # While somebody begins to speak each window holds what the one before held, and more:
+            # it stands for both, where windows of a steady stream are averaged.
+            grown = max(seen.evidence - self._evidence, 0.0)
+            gain = max(gain, min(GROWTH * grown / seen.evidence, 1.0) if grown else 0.0)
             before = self._valence
             self._valence += gain * (seen.valence - before)
             self._variance = noise * gain  # (1 - gain) * predicted, which may be infinite
@@ -127,6 +136,7 @@ class RollingValence:
         self._below += gain * (max(seen.valence - seen.low, 0.0) - self._below)
         self._above += gain * (max(seen.high - seen.valence, 0.0) - self._above)
         self._unseen_std *= 1.0 - gain
+        self._evidence = seen.evidence
         self._seen_s = self._time_s
         self._ever_seen = True
 

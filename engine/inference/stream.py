@@ -210,7 +210,8 @@ class StreamState:
         """Name the modalities that brought a voice, a face, a transcript since the last window."""
         since_ns = self._scored_ns
         new = {
-            "audio": self.audio.voiced.covered_ns(since_ns, end_ns) > 0,
+            # The last of a voice may have waited for its block to be whole.
+            "audio": self.audio.voiced.covered_ns(since_ns - self.audio.block_ns, end_ns) > 0,
             "video": self.video.seen.covered_ns(since_ns, end_ns) > 0,
             "text": self.text.is_new or (self.words is not None and self.words.is_new(end_ns)),
         }

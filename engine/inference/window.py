@@ -33,6 +33,8 @@ class Window:
     """How much of the face is seen, 0 to 1, on average; 1 without one."""
     is_new: bool
     """Whether any of its modalities brought evidence since the last window."""
+    evidence: float
+    """Voice, face and words, each as a share of the window, summed."""
 
     @property
     def pattern(self) -> str:
@@ -88,7 +90,11 @@ def cut(state: StreamState, due: Due, settings: InferenceSettings) -> Window:
     voiced = min(voiced_ns / heard_ns, 1.0) if heard_ns else 0.0
     is_new = any(frames[name] is not None for name in state.news(end_ns))
     clear = video.clarity(start_ns, end_ns)
-    return Window(state, due, frames, coverage, voiced, source, quality, words, clear, is_new)
+    shares = coverage | {"audio": voiced_ns / (end_ns - start_ns)}
+    evidence = sum(share for name, share in shares.items() if frames[name] is not None)
+    return Window(
+        state, due, frames, coverage, voiced, source, quality, words, clear, is_new, evidence
+    )
 
 
 def _share(spans: Sequence[tuple[int, int]], start_ns: int, end_ns: int) -> float:

@@ -47,6 +47,11 @@ class AudioTrack:
         self.heard = Spans()
         self.voiced = Spans()
         self._spec = config.audio_encoder
+        self.block_ns = 0
+        """Sound that an encoder waits for, at most, before it makes frames of it."""
+        if self._spec is not None and self._spec.block > 1:
+            samples = self._spec.block * self._spec.stride
+            self.block_ns = int(samples / self._spec.input_rate_hz * NS_PER_S)
         self.in_blocks = self._spec is not None and self._spec.block > 1
         """Whether the encoder takes whole blocks of sound, of one stream at a time."""
         self._text_spec = config.text_simulation

@@ -22,6 +22,24 @@ def test_a_steady_score_is_approached_in_the_half_life() -> None:
     assert values == sorted(values)
 
 
+def test_a_window_that_holds_more_than_the_one_before_stands_for_both() -> None:
+    def last(evidence: list[float]) -> float:
+        filtered = rolling()
+        values = [0.0, 0.5, 1.0, 2.0]
+        for step, (value, share) in enumerate(zip(values, evidence, strict=True)):
+            filtered.update(step * 0.5, Observation(value, value - 1, value + 1, share))
+        told = filtered.update(2.0, None).valence
+        assert told is not None
+        return told
+
+    averaged, growing, doubling = (
+        last(evidence) for evidence in ([0.5] * 4, [0.125, 0.25, 0.375, 0.5], [0.1, 0.2, 0.4, 0.8])
+    )
+    assert averaged < growing < doubling
+    assert doubling == pytest.approx(2.0)
+    assert last([0.5, 0.4, 0.3, 0.2]) == pytest.approx(averaged)
+
+
 def test_an_unsure_window_moves_the_valence_less_than_a_sure_one() -> None:
     moved = []
     for half_width in (0.3, 1.0, 3.0):
