@@ -144,6 +144,8 @@ def demo(
     missing = _missing()
     if missing:
         print(f"no dashboard: {_remedy(missing)}", file=sys.stderr)
+    # The sample's words are nobody's: they are shown, which is off for people unless they set it.
+    os.environ.setdefault("UNDERTONE_WORDS__PUBLISH", "true")
     options = {"source": "sample", "once": once, "bundle": bundle, "log_level": log_level}
     _run(not missing, browser, host, port, options)
 
