@@ -93,3 +93,21 @@ def moonshine(directory: Path) -> str:
     tokenizer(directory)
     (directory / "LICENSE").write_text("MIT, for a test\n")
     return str(directory)
+
+
+def whisper_writer(directory: Path) -> str:
+    """An encoder-decoder speech model of Whisper's kind, with its tokenizer."""
+    torch.manual_seed(5)
+    config = hf.WhisperConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=80,
+        vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1, suppress_tokens=None, begin_suppress_tokens=None,
+        init_std=0.5,
+    )  # fmt: skip
+    model = hf.WhisperForConditionalGeneration(config)
+    model.generation_config.is_multilingual = False
+    model.save_pretrained(directory)
+    hf.WhisperFeatureExtractor().save_pretrained(directory)
+    tokenizer(directory)
+    return str(directory)
