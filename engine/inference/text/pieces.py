@@ -22,8 +22,8 @@ LEAD_NS = 200 * MS
 """Sound before the first voiced frame that a piece takes along: soft beginnings of words."""
 TAIL_NS = 150 * MS
 """Sound after the last voiced frame that a piece keeps."""
-PAUSE_NS = 300 * MS
-"""Silence that ends a piece."""
+PAUSE_NS = 150 * MS
+"""Silence after the last frame that counts as voiced (a hang-over is in that) that ends a piece."""
 PERIOD_NS = 1_000 * MS
 """From one tentative reading of a piece to the next."""
 SHORTEST_NS = 100 * MS
