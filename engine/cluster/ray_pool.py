@@ -16,6 +16,7 @@ from engine.cluster.parts import host_spec, hub_specs
 from engine.processes import WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import POLL_S, Supervisor, SupervisorError
+from models.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,12 @@ HEALTH = {
     "health_check_failure_threshold": 3,
 }
 """Of a Ray that is started here: a dead node is noticed after some 3 s instead of 15."""
-START_S = 120
+ATTEMPTS = 4
 """Ray's own patience with its start is 30 s, too little for a machine that is busy."""
 READY_S = 60.0
 
 
-class RayError(Exception):
+class RayError(UserError):
     """Ray is missing, or its cluster is not as it has to be; one line."""
 
 
@@ -111,13 +112,19 @@ def connect(address: str) -> Any:
         RayError: Ray is missing, or nothing answers there.
     """
     ray = load()
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_S))
     started = {"_system_config": HEALTH, "include_dashboard": False} if address == LOCAL else {}
-    try:
-        # Without an address Ray follows a file that a former cluster may have left behind.
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, **started)
-    except Exception as error:  # Ray raises a dozen kinds, a bare Exception among them
-        raise RayError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from None
+    attempts = ATTEMPTS if address == LOCAL else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            # Without an address Ray follows a file that a former cluster may have left behind.
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, **started)
+            break
+        except Exception as error:  # Ray raises a dozen kinds, a bare Exception among them
+            ray.shutdown()
+            told = " ".join(str(error).split())
+            if attempt == attempts:
+                raise RayError(f"no Ray cluster at {address}: {told}") from None
+            log.warning("Ray did not start, trying again: %s", told)
     return ray
 
 
