@@ -24,6 +24,7 @@ import zmq
 from msgspec.structs import replace
 from zmq.utils.monitor import recv_monitor_message
 
+from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.codec import encode
 from engine.wire.fields import WireError
@@ -31,7 +32,7 @@ from engine.wire.link import DirectoryLink, keep_alive
 from engine.wire.membership import Claim, Leave, Outbound, Place, Placed, Refused
 from engine.wire.messages import Audio, Message, Resume, Status, Text, Video
 from engine.wire.security import ClientSecurity
-from engine.wire.sockets import INGEST_QUEUE, ControlClient, _Socket
+from engine.wire.sockets import INGEST_QUEUE, ControlClient, IngestSender, _Socket
 
 log = logging.getLogger(__name__)
 
@@ -353,3 +354,19 @@ class Route:
             self._claim_s = now_s
             worker = self._line.placed.worker
             link.send(Claim(self._stream, self._device, self._owner, self._epoch, worker))
+
+
+WayIn = IngestSender | Route
+
+
+def way_in(
+    settings: EngineSettings, stream: str, device: str, security: ClientSecurity | None
+) -> WayIn:
+    """The way to the one worker, or to whichever of a cluster's has the stream.
+
+    Raises:
+        WireError: an endpoint that is none.
+    """
+    if settings.cluster.directory is None:
+        return IngestSender(settings.ingest, security)
+    return Route(settings.cluster.directory, stream, device, security)

@@ -17,7 +17,7 @@ from engine.capture.camera import run_camera
 from engine.capture.devices import DeviceLostError
 from engine.capture.microphone import run_microphone
 from engine.capture.playback import play
-from engine.capture.route import Route
+from engine.capture.route import WayIn, way_in
 from engine.capture.stamps import Stamper
 from engine.pulse import PERIOD_S, Pulse
 from engine.settings import EngineSettings, StreamSettings
@@ -25,7 +25,6 @@ from engine.stop import Stop
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Audio, Status, Video, WorkerState
 from engine.wire.security import ClientSecurity
-from engine.wire.sockets import IngestSender
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 STATUS_PERIOD_S = 1.0
@@ -42,7 +41,7 @@ class Outbox:
     come from one thread, a browser's from two: the one lock keeps the socket to one at a time.
     """
 
-    def __init__(self, sender: IngestSender | Route, worker: str) -> None:
+    def __init__(self, sender: WayIn, worker: str) -> None:
         self._sender = sender
         self._stamper = Stamper(worker, this_clock())
         self._lock = threading.Lock()
@@ -124,7 +123,7 @@ def run_capture(
     security = None
     if settings.security.mode == "curve":
         security = ClientSecurity.read(settings.security.keys_dir)
-    with _sender(stream, device, settings, security) as sender:
+    with way_in(settings, stream.name, device, security) as sender:
         outbox = Outbox(sender, f"{stream.name}.{device}")
         pulse = pulse or Pulse()
         try:
@@ -138,18 +137,6 @@ def run_capture(
         except CaptureError as error:
             outbox.change("ended", str(error)[:MAX_DETAIL])
             raise
-
-
-def _sender(
-    stream: StreamSettings,
-    device: CaptureDevice,
-    settings: EngineSettings,
-    security: ClientSecurity | None,
-) -> IngestSender | Route:
-    """The way to the one worker, or to whichever of a cluster's has the stream."""
-    if settings.cluster.directory is None:
-        return IngestSender(settings.ingest, security)
-    return Route(settings.cluster.directory, stream.name, device, security)
 
 
 def _keep_open(

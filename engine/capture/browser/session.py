@@ -23,6 +23,7 @@ from engine.capture import CaptureError
 from engine.capture.browser.packets import MAX_PACKET, PacketError, Picture, Sound, read_packet
 from engine.capture.microphone import Block, SampleClock
 from engine.capture.people import People
+from engine.capture.route import WayIn, way_in
 from engine.capture.stamps import NS_PER_S, Chunker, Stamper
 from engine.capture.worker import Outbox
 from engine.settings import STREAM_NAME_PATTERN, EngineSettings, SettingsError, load
@@ -30,7 +31,6 @@ from engine.wire.clock import OffsetEstimator, this_clock
 from engine.wire.fields import WireError
 from engine.wire.messages import SAMPLE_RATE_HZ, Video
 from engine.wire.security import ClientSecurity
-from engine.wire.sockets import IngestSender
 
 MAX_SESSIONS = 4
 MAX_REMEMBERED = 16
@@ -108,7 +108,7 @@ class CaptureSession:
         self,
         hello: Hello,
         settings: EngineSettings,
-        sender: IngestSender,
+        sender: WayIn,
         released: Callable[[], None] = lambda: None,
     ) -> None:
         """``released`` is called once when the session is closed."""
@@ -288,7 +288,7 @@ class CaptureDesk:
         others = running() - frozenset(self._ended)
         if hello.stream in self._names or hello.stream in others:
             raise CaptureRefusedError(f"a stream called {hello.stream} is running: choose another")
-        sender = IngestSender(self._settings.ingest, self._security)
+        sender = way_in(self._settings, hello.stream, "browser", self._security)
         try:
             session = CaptureSession(
                 hello, self._settings, sender, lambda: self._release(hello.stream)
