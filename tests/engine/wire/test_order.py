@@ -1,4 +1,4 @@
-"""Scores in order and once each, from two relays and from workers that take over from each other."""
+"""Scores in order and once each: from two relays, and from workers that take over."""
 
 from __future__ import annotations
 
