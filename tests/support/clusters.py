@@ -102,7 +102,11 @@ def cluster(log: Path, streams: Sequence[str], *arguments: str) -> Iterator[Clus
             yield Cluster(directory, scores, process, log)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:  # within a start that takes no signal
+                kill_tree(psutil.Process(process.pid))
+                process.wait(timeout=30)
 
 
 class Watcher:

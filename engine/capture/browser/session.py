@@ -31,6 +31,7 @@ from engine.wire.clock import OffsetEstimator, this_clock
 from engine.wire.fields import WireError
 from engine.wire.messages import SAMPLE_RATE_HZ, Video
 from engine.wire.security import ClientSecurity
+from engine.wire.sockets import IngestSender
 
 MAX_SESSIONS = 4
 MAX_REMEMBERED = 16
@@ -205,8 +206,9 @@ class CaptureSession:
                 self._outbox.emit(message)
         with contextlib.suppress(WireError):  # a refused key: there is nobody to say it to
             self._outbox.change("ended", "the browser's capture has ended")
-        # LINGER is 0: give the last word a moment to leave.
-        self._sender.raw.linger = 200
+        if isinstance(self._sender, IngestSender):
+            # LINGER is 0: give the last word a moment to leave.
+            self._sender.raw.linger = 200
         self._sender.close()
 
     def _take_sound(self, packet: Sound, now: int) -> None:
