@@ -124,7 +124,7 @@ class BlazeFaceDetector:
         """The face that was at ``frame``, looked for around it with the head held upright."""
         size = self._near.size_px
         around = Frame(frame.x, frame.y, FOLLOW_REACH * frame.side, frame.turn)
-        small = cut(picture, around, size, oversampling=2)
+        small = cut(picture, around, size, oversampling=1)
         if small is None:
             return None
         scale = around.side / size

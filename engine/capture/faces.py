@@ -15,7 +15,7 @@ from models.framing import Frame, cut
 
 Picture = NDArray[np.uint8]
 
-REMEMBERED_NS = 1_000_000_000
+REMEMBERED_NS = 1_500_000_000
 """How long a face that is gone keeps its identity: a turned head, a hand, a passer-by."""
 SOON = 3
 """Pictures between two searches while somebody is away who may be back."""
@@ -43,6 +43,8 @@ class Track:
     """Capture time of the last picture that showed it."""
     missed: bool = False
     """The last picture did not show it."""
+    still: bool = False
+    """It has not moved: every second picture is enough to follow it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,6 +175,7 @@ class FaceReader:
         self._tracker = FaceTracker()
         self._since = detect_every
         self._handed: frozenset[int] = frozenset()
+        self._looked_ns: int | None = None
 
     @property
     def known(self) -> frozenset[int]:
@@ -207,7 +210,10 @@ class FaceReader:
         visible = self._prominent(picture)
         handed = [track for track in visible if track.track_id in self._handed]
         others = [track for track in visible if track.track_id not in self._handed]
-        known = (handed + others)[: max(2, self._max_faces)]
+        most = (handed + others)[: max(2, self._max_faces)]
+        # A still face rests for one picture after it was followed.
+        known = [t for t in most if not (t.still and t.seen_ns == self._looked_ns)]
+        self._looked_ns = t_ns
         seen = {t.track_id: self._detector.follow(picture, t.frame) for t in known}
         self._tracker.follow(seen, t_ns)
         self._since += 1
@@ -250,12 +256,7 @@ def box_of(frame: Frame) -> Box:
 def steadied(old: Frame, new: Frame) -> Frame:
     """Between the old frame and the new one: near the old one for noise, the new one for motion."""
     turned = math.remainder(new.turn - old.turn, math.tau)
-    change = max(
-        math.hypot(new.x - old.x, new.y - old.y) / old.side,
-        abs(new.side / old.side - 1),
-        abs(turned),
-    )
-    moving = min(1.0, max(0.0, (change - STILL) / (MOVING - STILL)))
+    moving = min(1.0, max(0.0, (_change(old, new) - STILL) / (MOVING - STILL)))
     share = STILL_SHARE + (1 - STILL_SHARE) * moving
     return Frame(
         old.x + share * (new.x - old.x),
@@ -265,9 +266,23 @@ def steadied(old: Frame, new: Frame) -> Frame:
     )
 
 
+def _change(old: Frame, new: Frame) -> float:
+    """How far a face has moved, grown or turned, in sides and radians: the most of them."""
+    away = math.hypot(new.x - old.x, new.y - old.y) / old.side
+    turned = abs(math.remainder(new.turn - old.turn, math.tau))
+    return max(away, abs(new.side / old.side - 1), turned)
+
+
 def _continued(track: Track, detection: Detection, t_ns: int) -> Track:
     frame = steadied(track.frame, detection.frame)
-    return replace(track, frame=frame, score=detection.score, seen_ns=t_ns, missed=False)
+    return replace(
+        track,
+        frame=frame,
+        score=detection.score,
+        seen_ns=t_ns,
+        missed=False,
+        still=_change(track.frame, detection.frame) <= 2 * STILL,
+    )
 
 
 def _prominence(frame: Frame, width: int, height: int) -> float:
