@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import psutil
 import zmq
 from msgspec.structs import replace
 
+from engine.processes import WorkerProcess, WorkerSpec
 from engine.settings import EngineSettings, load
 from engine.wire.messages import Audio, Clock, Envelope, Score, Status, Video
 
@@ -101,12 +102,6 @@ def local_settings(**flags: object) -> EngineSettings:
     return load(ingest=free_endpoint(), scores=free_endpoint(), control=free_endpoint(), **flags)
 
 
-def work(settings: EngineSettings, stop: Event) -> None:
-    from engine.inference.worker import run_inference
-
-    run_inference(settings, stop)
-
-
 def generate(
     settings: EngineSettings, clip: str, streams: int, seconds: float, unsent: object
 ) -> None:
@@ -158,17 +153,17 @@ def generate(
 
 
 @contextmanager
-def worker_process(settings: EngineSettings) -> Iterator[multiprocessing.process.BaseProcess]:
-    stop = SPAWN.Event()
-    process = SPAWN.Process(target=work, args=(settings, stop))
-    process.start()
+def worker_process(settings: EngineSettings) -> Iterator[WorkerProcess]:
+    """The inference worker as the supervisor starts it: its environment is that of a user."""
+    worker = WorkerProcess(WorkerSpec(settings=settings), lambda line: print(line, file=sys.stderr))
     try:
-        yield process
+        yield worker
     finally:
-        stop.set()
-        process.join(5)
-        if process.is_alive():
-            process.kill()
+        worker.stop()
+        end = time.monotonic() + 5.0
+        while worker.ended() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        worker.kill()
 
 
 def subscribe(settings: EngineSettings) -> zmq.Socket[bytes]:
@@ -237,13 +232,13 @@ def measure(clip: Path, streams: int, seconds: float, **flags: object) -> Run:
     return run
 
 
-def _wait_ready(sub: zmq.Socket[bytes], worker: multiprocessing.process.BaseProcess) -> None:
+def _wait_ready(sub: zmq.Socket[bytes], worker: WorkerProcess) -> None:
     from engine.wire.codec import decode
 
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end:
-        if not worker.is_alive():
-            raise SystemExit(f"the worker ended with code {worker.exitcode} before it was ready")
+        if (over := worker.ended()) is not None:
+            raise SystemExit(f"the worker ended with code {over.code}: {over.message}")
         if sub.poll(200):
             message = decode(sub.recv_multipart())
             if isinstance(message, Status) and message.state in ("ready", "running"):
