@@ -26,9 +26,12 @@ from zmq.utils.monitor import recv_monitor_message
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.1
+LOOK_S = 0.05
 TCP_INFO, INFO_SIZE, RECEIVED_AT = 11, 136, 128
 """Linux: where ``tcp_info`` holds ``tcpi_bytes_received``."""
+SO_ATTACH_FILTER = 26
+DROP_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0)
+"""Linux: a packet filter of one instruction, "keep 0 bytes"."""
 KB, MB = 1024, 1024 * 1024
 EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 
@@ -175,14 +178,21 @@ def _received(descriptor: int) -> int:
 
 
 def _shut_down(descriptor: int, peer: _Peer) -> bool:
+    """Let nothing more in: ZeroMQ reads what has come, then the end, and closes the connection.
+
+    A reset would be shorter, but libzmq 4.3.5 may abort over a connection that breaks while it is
+    not being read. A socket that is only shut down for reading still takes in what comes, so a
+    filter drops that before.
+    """
     try:
         with _borrowed(descriptor) as connection:
             # The descriptor may be another's by now: ZeroMQ closes it when it likes.
             if (connection.getpeername(),) != peer.address:
                 return False
-            # A socket that is shut down for reading still takes in what comes. Connecting it to no
-            # address resets the connection; ZeroMQ then sees an error and closes it.
-            nowhere = bytes(16)
-            return bool(ctypes.CDLL(None).connect(connection.fileno(), nowhere, 16) == 0)
-    except (OSError, AttributeError):
+            program = ctypes.create_string_buffer(DROP_ALL)
+            attached = struct.pack("@HP", 1, ctypes.addressof(program))
+            connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
+            connection.shutdown(socket.SHUT_RD)
+    except OSError:
         return False
+    return True

@@ -39,6 +39,14 @@ RECEIVE_S = 0.025
 """Longest time that one step spends on what comes in."""
 FEW = 8
 """Subscriptions that may wait: ZeroMQ reads on as long as more come, whatever the caller wants."""
+SMALL_BUFFER = 16 * 1024
+"""Bytes that the kernel holds of what a subscriber says: what is there is read before its end."""
+UNLIMITED = 0
+"""Messages that a bound socket may hold back: the peers' budgets of bytes are the limit. A full
+queue would stop reading, and libzmq 4.3.5 aborts the process where a connection that it does not
+read breaks just before a heartbeat."""
+CLIENT_QUEUE = 100_000
+"""Messages that a slow client holds: so many that it does not stop reading either."""
 REPEAT_S = 0.25
 """Between two repetitions for newcomers: those who are there already get them too."""
 MAX_MALFORMED = 100
@@ -94,6 +102,9 @@ class _Socket:
         self.close()
 
     def _bind(self, endpoint: str) -> None:
+        # Who connects sends the heartbeats, and says how soon to miss them: enough for both sides,
+        # and a timer less for a connection that is not being read (see UNLIMITED).
+        self._zmq.setsockopt(zmq.HEARTBEAT_IVL, 0)
         try:
             self._zmq.bind(endpoint)
         except zmq.ZMQError as error:
@@ -194,7 +205,7 @@ class IngestReceiver(_Bound):
         self.last_fault = ""
         self._malformed: Counter[int] = Counter()
         self._gate = gate
-        self._zmq.rcvhwm = 10 * INGEST_QUEUE
+        self._zmq.rcvhwm = UNLIMITED
         self._listen(endpoint, MESSAGES, security)
 
     def receive_all(self, limit: int = 4096, seconds: float = RECEIVE_S) -> list[Message]:
@@ -259,6 +270,7 @@ class ScorePublisher(_Bound):
         """Whether a subscriber made ``wait_for_readers`` lose its patience."""
         self._zmq.sndhwm = SCORE_QUEUE
         self._zmq.rcvhwm = FEW
+        self._zmq.rcvbuf = SMALL_BUFFER
         self._zmq.xpub_verboser = 1
         if endpoint is not None:
             self._listen(endpoint, SUBSCRIPTIONS, security)
@@ -374,7 +386,7 @@ class ScoreReceiver(_Socket):
         self.rejected = 0
         endpoints = [part.strip() for part in endpoint.split(",")]
         self._order = Order(several=len(endpoints) > 1)
-        self._zmq.rcvhwm = SCORE_QUEUE
+        self._zmq.rcvhwm = CLIENT_QUEUE
         if security is not None:
             security.apply(self._zmq)
         self._watch = ConnectionWatch(self._zmq, endpoint)
@@ -432,7 +444,7 @@ class ControlServer(_Bound):
 
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
         super().__init__(zmq.REP, MAX_REQUEST)
-        self._zmq.rcvhwm = REQUESTS_AT_ONCE
+        self._zmq.rcvhwm = UNLIMITED
         self._zmq.sndhwm = REQUESTS_AT_ONCE
         self._listen(endpoint, REQUESTS, security)
 
