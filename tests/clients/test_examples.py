@@ -12,10 +12,11 @@ from pathlib import Path
 
 import av
 import pytest
+from msgspec.structs import replace
 
 from clients import Subscriber
 from clients.record import open_recording
-from engine.wire.messages import Score
+from engine.wire.messages import Interval, Score
 from engine.wire.rows import row_of
 from tests.support.peers import (
     ENVIRONMENT,
@@ -34,7 +35,7 @@ EXAMPLES = REPOSITORY / "examples"
 SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
 TESTED = {
     "first_score.py", "many_streams.py", "own_source.py", "own_transcript.py",
-    "threshold_alert.py", "marks.py", "pandas_recording.py", "subscriber.mjs",
+    "threshold_alert.py", "mixed_signals.py", "marks.py", "pandas_recording.py", "subscriber.mjs",
 }  # fmt: skip
 TOOLS = {"make_sample_clip.py", "make_demo_picture.py"}
 """Made the packaged clip, of a picture that is not in the repository, and the README's picture."""
@@ -150,6 +151,24 @@ def test_threshold_alert(tmp_path: Path) -> None:
         alert.process.send_signal(signal.SIGINT)
         # 10 s below: twice 4 s and a rest. Not at 1.0, and not where there is no value.
         assert alert.end() == ["carol: below -1.0 for 4 s"] * 2
+
+
+def test_mixed_signals(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with open_recording(path) as recording:
+        for n, mixed in enumerate([False, True, True, False, True, None]):
+            score = make_score("dave", n, 100 + n / 2, 0.5)
+            parts = score.modalities
+            face = replace(parts.video, valence=2.0, interval=Interval(1.0, 3.0))
+            voice = replace(parts.audio, valence=-1.5, interval=Interval(-2.0, -1.0))
+            parts = replace(parts, video=face, audio=voice)
+            recording.write(row_of(replace(score, modalities=parts, mixed=mixed), 1e9 + n / 2))
+    player, endpoint = replay(path, "--speed", "20")
+    with player, example("mixed_signals.py", endpoint) as shown:
+        player.line(lambda line: "scores published" in line)
+        assert shown.line() == "dave: mixed signals: voice -1.5, face +2.0"
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.end() == ["dave: mixed signals: voice -1.5, face +2.0"] * 2
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
