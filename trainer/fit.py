@@ -334,7 +334,8 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
     if recipe.optimiser.schedule == "step":
         free.add("epochs")
-    excluded: dict[str, Any] = {"name": True, "licence": True, "stages": True, "training": free}
+    excluded: dict[str, Any] = dict.fromkeys(("name", "licence", "stages", "stretch"), True)
+    excluded["training"] = free
     return recipe.model_dump(mode="json", exclude=excluded)
 
 
