@@ -30,9 +30,10 @@ USER_MISTAKE = 2
 """Exit code of a worker (and of the command line) for a mistake that a restart cannot mend."""
 LIFELINE_GRACE_S = 1.0
 KILL_WAIT_S = 2.0
-ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""numpy's products here are small, and its idle threads spin: with them one stream takes six times
-the processor. What the user has set counts."""
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+"""Of a worker. numpy's products here are small, and its idle threads spin: with them one stream
+takes six times the processor. The heaps of many threads would keep what many streams have freed.
+What the user has set counts."""
 PR_SET_PDEATHSIG = 1
 
 Device = Literal["microphone", "camera", "source"]
@@ -107,7 +108,7 @@ class WorkerProcess:
         self._process = subprocess.Popen(
             [*program, str(beaten)],
             pass_fds=(beaten,),
-            env=ONE_BLAS_THREAD | os.environ,
+            env=ENVIRONMENT | os.environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

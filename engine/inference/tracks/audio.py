@@ -167,6 +167,11 @@ class AudioTrack:
         """Drop the segments that have ended and what no window will ask for again."""
         while len(self._segments) > 1:
             self._segments.popleft()
+        if self._segments and self._segments[-1].t_end_ns <= before_ns:
+            self._segments.clear()  # what comes after such a silence follows a gap
+        for evidence in (self.frames, self.text):
+            if evidence is not None:
+                evidence.finish(before_ns)
         self.heard.forget(before_ns)
         self.voiced.forget(before_ns)
         self._spoken.forget(before_ns)

@@ -92,6 +92,17 @@ class Evidence:
             t_end_ns = np.maximum(t_end_ns, newest_ns)
         self._ring.append(projected, t_end_ns)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Size of what is kept by time."""
+        return self._ring.memory_bytes
+
+    def finish(self, before_ns: int) -> None:
+        """Give the memory back where no frame ends after ``before_ns``: the stream is silent."""
+        newest_ns = self._ring.newest_ns
+        if newest_ns is not None and newest_ns <= before_ns and not self._waiting:
+            self._ring.clear()
+
     def between(self, start_ns: int, end_ns: int) -> Frames:
         """Return the projected frames [n, P] whose end lies in (start_ns, end_ns]: a view."""
         return self._ring.between(start_ns, end_ns)

@@ -99,6 +99,8 @@ class VideoTrack:
     def finish(self, before_ns: int) -> None:
         """Drop what no window will ask for again."""
         self.seen.forget(before_ns)
+        if self.frames is not None:
+            self.frames.finish(before_ns)
         for series in (self._scores, self._clarity):
             while series and series[0][0] <= before_ns:
                 series.popleft()

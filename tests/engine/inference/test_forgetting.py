@@ -77,3 +77,20 @@ def test_a_transcript_that_makes_the_encoder_raise_is_counted_and_survived(
     assert core.counters["text_failed"] == 1
     assert core.counters["text_unavailable"] == 1
     assert "out of range" in caplog.text
+
+
+def test_a_stream_that_falls_silent_gives_its_memory_back_and_may_go_on() -> None:
+    core, _ = make_core(settings=InferenceSettings(stream_timeout_s=60.0))
+    before = play(core, [sound(seq) for seq in range(50)])
+    track = core._streams["s"].audio
+    assert track.frames is not None
+    assert track.frames.memory_bytes > 0
+    now_ns = T0 + 2_000 * MS
+    while now_ns < T0 + 12_000 * MS:
+        core.due(now_ns)
+        now_ns += 100 * MS
+    assert track.frames.memory_bytes == 0
+    assert not track._segments
+    after = play(core, [sound(seq, at_ms=12_000 + 40 * seq) for seq in range(50, 100)])
+    assert before[-1].valence is not None
+    assert after[-1].valence is not None
