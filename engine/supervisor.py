@@ -41,7 +41,9 @@ class RestartPolicy:
     All times are seconds of one clock, that of ``Attention`` for what is hung.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float | None = None) -> None:
+        """``patience_s``: silence that a running worker may keep; None: ``SILENCE_S``."""
+        self._patience_s = patience_s
         self._delay_s = FIRST_DELAY_S
         self._started_s = 0.0
         self._beat_s = 0.0
@@ -55,7 +57,9 @@ class RestartPolicy:
     @property
     def silence_s(self) -> float:
         """Silence that is allowed now."""
-        return SILENCE_S if self._running else START_SILENCE_S
+        if not self._running:
+            return START_SILENCE_S
+        return SILENCE_S if self._patience_s is None else self._patience_s
 
     def started(self, now_s: float) -> None:
         """Note that the worker was started."""
@@ -136,9 +140,11 @@ class Supervisor:
         log: Sink,
         now: Callable[[], float] = time.monotonic,
         launch: Callable[[WorkerSpec, Sink], WorkerProcess] = WorkerProcess,
+        patience_s: float | None = None,
     ) -> None:
+        """``patience_s``: silence that a running worker may keep; see ``RestartPolicy``."""
         self._launch = launch
-        self._workers = [_Watched(spec, RestartPolicy()) for spec in specs]
+        self._workers = [_Watched(spec, RestartPolicy(patience_s)) for spec in specs]
         self._log = log
         self._now = now
         self._attention = Attention(now())

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 0.25
 POLL_MS = 50
+PATIENCE_S = 8.0
+"""Silence of a worker before it is replaced. Its streams have long moved by then; what is killed
+sooner, under the load of others' replays, only makes more of them."""
 
 
 class Workers:
@@ -48,7 +51,7 @@ class Workers:
         """Start workers with a bundle; those that are there go on until they are retired."""
         for number in range(1, self._count + 1):
             spec = worker_spec(self._settings, number, bundle, generation)
-            self._supervisors[spec.name] = Supervisor([spec], self._log)
+            self._supervisors[spec.name] = Supervisor([spec], self._log, patience_s=PATIENCE_S)
         self._generation = generation
 
     def poll(self) -> None:

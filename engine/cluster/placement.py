@@ -122,10 +122,6 @@ class Placement:
         """Streams that have a seat."""
         return len(self._seats)
 
-    def members_of(self, host: str) -> tuple[Member, ...]:
-        """The workers of a host."""
-        return tuple(m for m in self._members.values() if m.beat.host == host)
-
     # Workers
 
     def beat(self, beat: Beat, now_s: float) -> list[Release]:

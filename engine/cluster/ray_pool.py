@@ -112,7 +112,9 @@ def connect(address: str) -> Any:
         RayError: Ray is missing, or nothing answers there.
     """
     ray = load()
-    started = {"_system_config": HEALTH, "include_dashboard": False} if address == LOCAL else {}
+    started = (
+        {"_system_config": dict(HEALTH), "include_dashboard": False} if address == LOCAL else {}
+    )
     attempts = ATTEMPTS if address == LOCAL else 1
     for attempt in range(1, attempts + 1):
         try:

@@ -89,9 +89,8 @@ def run_relay(
             poller.register(socket.raw, zmq.POLLIN)
         beat_s = 0.0
         while not stopped():
-            readable = dict(poller.poll(int(BEAT_S * 1000)))
-            if outgoing.raw in readable:
-                outgoing.greet()
+            poller.poll(int(BEAT_S * 1000))
+            outgoing.greet()
             for frames in incoming.receive_all():
                 outgoing.forward(frames)
             link.receive_all()

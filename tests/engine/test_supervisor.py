@@ -36,6 +36,14 @@ ACTOR = REPOSITORY / "tests" / "support" / "actor.py"
 PATIENCE_S = 30.0
 
 
+def test_a_running_worker_of_a_cluster_is_given_more_time() -> None:
+    policy = RestartPolicy(patience_s=8.0)
+    policy.started(0.0)
+    policy.beat(1.0, running=True)
+    assert not policy.hung(9.0)
+    assert policy.hung(9.1)
+
+
 def test_delays_double_up_to_the_longest() -> None:
     policy = RestartPolicy()
     now_s, delays = 100.0, []
