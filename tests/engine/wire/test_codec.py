@@ -220,6 +220,9 @@ def described(kind: type[Struct], prefix: str = "") -> dict[str, Any]:
         if name == "envelope" or any(isinstance(arg, Raw) for arg in get_args(hints[name])):
             continue
         found[prefix + written] = hints[name]
+        items = get_args(plain)[0] if get_origin(plain) in (list, tuple) else None
+        if isinstance(items, type) and issubclass(items, Struct):
+            found |= described(items, f"{prefix}{written}.*.")
         if is_map and not plain.__struct_config__.array_like and plain is not Modalities:
             found |= described(plain, f"{prefix}{written}.")
     return found
