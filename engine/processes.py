@@ -259,4 +259,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    sys.stderr.flush()
+    # Not by the interpreter's end: it would stop a daemon thread that is busy within C++ code of a
+    # recogniser, which answers with "terminate called" and an abort. Nothing is left to tidy.
+    os._exit(code)
