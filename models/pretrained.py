@@ -48,8 +48,13 @@ def load(source: str, *factories: str, **options: Any) -> list[Any]:
     found = []
     place = local_copy(source) or source
     refuse_unreachable(source)
+    weights = sorted(Path(place).glob("*.gguf")) if Path(place).is_dir() else []
+    if weights and not (Path(place) / "config.json").is_file():
+        whole = {"gguf_file": weights[0].name}  # a llama.cpp file holds tokenizer and weights
+    else:
+        whole = {}
     for factory in factories:
-        extra = options if "Model" in factory else {}
+        extra = whole | (options if "Model" in factory else {})
         try:
             found.append(getattr(transformers, factory).from_pretrained(place, **extra))
         except Exception as error:  # transformers raises a type of its own per cause
@@ -74,9 +79,14 @@ def refuse_unreachable(source: str) -> None:
         return  # nor is transformers there, which is told by whoever loads
 
     place = local_copy(source) or source
-    known = try_to_load_from_cache(place, "config.json") if place.count("/") <= 1 else None
+    if Path(place).is_dir():
+        return
+    try:
+        known = try_to_load_from_cache(place, "config.json")
+    except ValueError:
+        return  # no name that a hub knows: transformers says what it expects
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
-    if Path(place).is_dir() or isinstance(known, str) or proxied:
+    if isinstance(known, str) or proxied:
         return
     hub = urlsplit(constants.ENDPOINT)
     package = PACKAGED.get(source)

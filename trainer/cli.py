@@ -296,6 +296,51 @@ def inspect(
         inspection.show(found, console)
 
 
+@app.command()
+def adapter(
+    corpus: Annotated[Path, typer.Option(help="A corpus with sound and transcripts.")],
+    out: Annotated[Path, typer.Option(help="Folder of the adapter and its curve.")],
+    speech: Annotated[
+        str,
+        typer.Option(help="A transformers speech model's name or path, or a recogniser's folder."),
+    ] = "microsoft/wavlm-large",
+    language_model: Annotated[
+        str,
+        typer.Option(help="A causal transformers model's name or path, or the folder of a GGUF."),
+    ] = "lmsys/vicuna-7b-v1.5",
+    steps: Annotated[int, typer.Option(min=1)] = 1_000,
+    batch: Annotated[int, typer.Option(min=1)] = 4,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-4,
+    warmup_steps: Annotated[int, typer.Option(min=0)] = 100,
+    longest_s: Annotated[float, typer.Option(help="Longer clips are left out.")] = 12.0,
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between points.")] = 100,
+    evaluate_clips: Annotated[int, typer.Option(min=1, help="Held-out sentences.")] = 20,
+    threads: Annotated[int, typer.Option(min=0, help="0: half of the cores.")] = 0,
+) -> None:
+    """Train the adapter of the llm text simulation from transcribed speech; both models frozen."""
+    try:
+        from trainer.adapter import AdapterOptions, run
+    except ModuleNotFoundError as error:
+        _fail(f'needs {error.name}: pip install "undertone[train]"')
+    options = AdapterOptions(
+        corpus,
+        out,
+        speech,
+        language_model,
+        steps,
+        batch,
+        learning_rate,
+        warmup_steps,
+        longest_s,
+        evaluate_every,
+        evaluate_clips,
+        threads=threads,
+    )
+    code = run(options)
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command("reproduce")
 def reproduce_command(
     corpus: Annotated[list[Path], typer.Option(help="A corpus of any known format; repeatable.")],

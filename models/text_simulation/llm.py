@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.encoders.transformers_speech import SpeechEncoder, speech_spec
+from models.encoders.transformers_speech import SpeechEncoder
 from models.pretrained import PretrainedError, half_on_gpu, hidden_state, load
 from models.spec import SAMPLE_RATE_HZ
 from models.text_simulation.protocol import SimulatedText
+from models.text_simulation.speech import RecogniserSpeech, open_speech
 
 PROMPT = (
     "USER: Transcribe speech to text. Output the transcription directly without redundant "
@@ -33,7 +34,7 @@ class LlmSettings:
     """Which models, and how they generate."""
 
     speech: str
-    """Speech encoder by name or path; its last layer is used."""
+    """Speech encoder by name or path, or the folder of a recogniser; its last layer is used."""
     language_model: str
     adapter: Path | None = None
     """Adapter weights (.safetensors, .pt); None: random, for fitting an adapter."""
@@ -83,7 +84,7 @@ class FrameConcatenatingAdapter(nn.Module):
 class LlmModels:
     """The models themselves."""
 
-    speech: SpeechEncoder
+    speech: SpeechEncoder | RecogniserSpeech
     tokenizer: Any
     language_model: Any
 
@@ -106,7 +107,7 @@ class LlmTextSimulation:
         self._device = device or best
         self._dtype = dtype if self._device.type == "cuda" else torch.float32
         self._settings = settings
-        models = models or _load_models(settings)
+        models = models or load_models(settings)
         self._speech = models.speech
         self._speech.to(self._device, self._dtype)
         static = settings.static_cache
@@ -220,8 +221,13 @@ def _static_cache() -> dict[str, Any]:
     }
 
 
-def _load_models(settings: LlmSettings) -> LlmModels:
-    speech = SpeechEncoder(speech_spec(settings.speech, layer=-1))
+def load_models(settings: LlmSettings) -> LlmModels:
+    """The models that the settings name.
+
+    Raises:
+        PretrainedError: one of them cannot be loaded.
+    """
+    speech = open_speech(settings.speech)
     tokenizer, model = load(settings.language_model, "AutoTokenizer", "AutoModelForCausalLM")
     return LlmModels(speech, tokenizer, model)
 

@@ -102,7 +102,7 @@ def test_text_states_do_not_depend_on_the_batch(root: Path, llama: str, kind: st
     assert alone.shape == (2, spec.dim)
     assert together[1].shape == (9, spec.dim)
     assert together[2].shape == (0, spec.dim)
-    np.testing.assert_allclose(together[0], alone, atol=1e-5)
+    np.testing.assert_allclose(together[0], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_wrong_width_or_name_is_one_clear_line(root: Path, llama: str) -> None:

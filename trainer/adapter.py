@@ -1,0 +1,413 @@
+"""``python -m trainer adapter``: an adapter from speech to a language model, both frozen.
+
+SLAM-ASR's recipe (arXiv 2402.08846): a speech encoder's frames, five joined, through two linear
+layers into the language model's input embeddings; before them nothing, behind them the prompt and
+the transcript, whose tokens the frozen model has to predict. What comes out is what
+``encoders.text_simulation.adapter`` takes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.pretrained import PretrainedError
+from models.text_simulation.llm import (
+    FrameConcatenatingAdapter,
+    LlmModels,
+    LlmSettings,
+    load_models,
+)
+from trainer.command import USERS_FAULTS, told
+from trainer.corpus import Clip, Corpus, CorpusError, Media, hold_back
+from trainer.corpus import open as open_corpus
+from trainer.features.media import MediaReader
+from trainer.features.store import FeatureError, FrameStore
+from trainer.fit import set_threads
+from trainer.progress import Progress, TerminalProgress
+from trainer.stop import Stop
+
+WEIGHTS, STATE, CURVE = "adapter.safetensors", "state.pt", "curve.csv"
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """What the command line says."""
+
+    corpus: Path
+    out: Path
+    speech: str
+    language_model: str
+    steps: int = 1_000
+    batch: int = 4
+    learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    longest_s: float = 12.0
+    """Longer clips are left out: memory grows with them."""
+    evaluate_every: int = 100
+    evaluate_clips: int = 20
+    seed: int = 0
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of the curve."""
+
+    step: int
+    heard_s: float
+    """Seconds of speech trained on so far, repetitions counted."""
+    loss: float
+    """Mean training loss since the row before, per token."""
+    valid_loss: float
+    word_error_rate: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """One transcribed clip: states [T, D] of the frozen speech encoder, and its tokens."""
+
+    text: str
+    tokens: tuple[int, ...]
+    frames: Callable[[], NDArray[np.float32]]
+    seconds: float
+
+
+def run(options: AdapterOptions, models: LlmModels | None = None) -> int:
+    """Train, or go on; the exit status.
+
+    Args:
+        options: of the command line.
+        models: the two frozen models, where they are at hand.
+    """
+    progress, stop = TerminalProgress(), Stop()
+    try:
+        with stop:
+            curve = train(options, progress, stop, models)
+        last = curve[-1]
+        progress.say(
+            f"{options.out / WEIGHTS}: {last.step} steps, word error rate "
+            f"{last.word_error_rate:.3f} on held-out sentences"
+        )
+    except (*USERS_FAULTS, PretrainedError) as error:
+        return told(error)
+    except OSError as error:
+        return told(f"{error.filename or options.out}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 143 if stop.asked() else 130
+    return 0
+
+
+def train(
+    options: AdapterOptions, progress: Progress, stop: Stop, models: LlmModels | None = None
+) -> list[Point]:
+    """Train the adapter from where it stopped; its curve.
+
+    Raises:
+        CorpusError: no clip has both sound and a transcript.
+        PretrainedError: a model cannot be loaded.
+    """
+    corpus = hold_back(open_corpus(options.corpus))
+    settings = LlmSettings(options.speech, options.language_model)
+    options.out.mkdir(parents=True, exist_ok=True)
+    set_threads(options.threads)
+    models = models or load_models(settings)
+    data = {
+        split: _utterances(corpus, split, options, models, progress) for split in ("train", "valid")
+    }
+    course = _Course(options, settings, models, data["train"], data["valid"])
+    with progress.task("steps", options.steps) as advance:
+        for _ in range(course.step):
+            advance()
+        while course.step < options.steps:
+            course.one_step()
+            advance()
+            due = course.step % options.evaluate_every == 0 or course.step == options.steps
+            if due or stop.asked():
+                if due:
+                    point = course.measure()
+                    progress.say(
+                        f"step {point.step}: loss {point.loss:.3f}, valid {point.valid_loss:.3f}, "
+                        f"word error rate {point.word_error_rate:.3f} ({point.cpu_s:.0f} CPU s)"
+                    )
+                course.save()
+            if stop.asked():
+                raise KeyboardInterrupt
+    return course.curve
+
+
+class _Course:
+    """An adapter on its way."""
+
+    def __init__(
+        self,
+        options: AdapterOptions,
+        settings: LlmSettings,
+        models: LlmModels,
+        train: Sequence[Utterance],
+        valid: Sequence[Utterance],
+    ) -> None:
+        self.options, self.settings = options, settings
+        self.train, self.valid = train, valid
+        self.tokenizer, self.model = models.tokenizer, models.language_model
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device).eval().requires_grad_(False)
+        self.embed: Any = self.model.get_input_embeddings()
+        prompt = self.tokenizer(settings.prompt, return_tensors="pt").input_ids
+        self.prompt: Tensor = self.embed(prompt.to(self.device))[0]
+        torch.manual_seed(options.seed)
+        self.adapter = FrameConcatenatingAdapter(
+            models.speech.spec.dim,
+            settings.adapter_dim,
+            int(self.model.config.hidden_size),
+            settings.concatenate,
+        ).to(self.device)
+        self.optimiser = torch.optim.AdamW(
+            self.adapter.parameters(), options.learning_rate, weight_decay=0.0
+        )
+        self.step, self.heard_s, self.cpu_s = 0, 0.0, 0.0
+        self.losses: list[float] = []
+        self.curve: list[Point] = []
+        self._load()
+
+    def one_step(self) -> None:
+        """One batch of the training split."""
+        started, options = time.process_time(), self.options
+        rate = min(1.0, (self.step + 1) / max(1, options.warmup_steps)) * options.learning_rate
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        chosen = self._batch()
+        loss = self._loss(chosen)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), 1.0)
+        self.optimiser.step()
+        self.losses.append(float(loss.detach()))
+        self.step += 1
+        self.heard_s += sum(one.seconds for one in chosen)
+        self.cpu_s += time.process_time() - started
+
+    def measure(self) -> Point:
+        """Loss and word error rate on the held-out sentences."""
+        held = self.valid[: self.options.evaluate_clips]
+        losses, edits, words = [], 0, 0
+        with torch.inference_mode():
+            for one in held:
+                losses.append(float(self._loss([one])))
+                said = self._recognise(one)
+                edits += word_edits(said, one.text)
+                words += len(normalised(one.text))
+        mean = float(np.mean(self.losses)) if self.losses else float("nan")
+        self.losses.clear()
+        point = Point(
+            self.step,
+            self.heard_s,
+            mean,
+            float(np.mean(losses)),
+            edits / max(1, words),
+            self.cpu_s,
+        )
+        self.curve.append(point)
+        return point
+
+    def save(self) -> None:
+        """The weights, the curve, and what going on needs; atomically."""
+        from safetensors.torch import save_file
+
+        out = self.options.out
+        partial = out / f"{WEIGHTS}.part"
+        state = {name: value.detach().cpu() for name, value in self.adapter.state_dict().items()}
+        save_file(state, partial)
+        partial.replace(out / WEIGHTS)
+        rest = {
+            "adapter": state,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "heard_s": self.heard_s,
+            "cpu_s": self.cpu_s,
+            "losses": self.losses,
+            "curve": [asdict(point) for point in self.curve],
+            "options": self._identity(),
+        }
+        partial = out / f"{STATE}.part"
+        torch.save(rest, partial)
+        partial.replace(out / STATE)
+        with (out / CURVE).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(Point.__dataclass_fields__)
+            writer.writerows([f"{v:.6g}" for v in asdict(p).values()] for p in self.curve)
+        (out / "adapter.json").write_text(json.dumps(asdict(self.options), default=str, indent=2))
+
+    def _load(self) -> None:
+        path = self.options.out / STATE
+        if not path.is_file():
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise PretrainedError(f"{path}: cannot be read ({type(error).__name__})") from None
+        if state["options"] != self._identity():
+            raise PretrainedError(
+                f"{path}: made with other models or settings; give another --out or remove the "
+                "folder"
+            )
+        self.adapter.load_state_dict(state["adapter"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.heard_s, self.cpu_s = state["step"], state["heard_s"], state["cpu_s"]
+        self.losses = list(state["losses"])
+        self.curve = [Point(**row) for row in state["curve"]]
+
+    def _identity(self) -> str:
+        """What going on must not change."""
+        free = ("steps", "evaluate_every", "evaluate_clips", "threads", "out")
+        kept = {k: str(v) for k, v in asdict(self.options).items() if k not in free}
+        return json.dumps(kept, sort_keys=True)
+
+    def _batch(self) -> list[Utterance]:
+        """Like lengths together, drawn by the step's own generator."""
+        generator = np.random.default_rng([self.options.seed, self.step])
+        count = min(len(self.train), 16 * self.options.batch)
+        drawn = generator.choice(len(self.train), count, replace=False)
+        order = sorted(drawn, key=lambda index: self.train[index].seconds)
+        first = int(generator.integers(0, max(1, count - self.options.batch + 1)))
+        return [self.train[index] for index in order[first : first + self.options.batch]]
+
+    def _loss(self, chosen: Sequence[Utterance]) -> Tensor:
+        """Cross-entropy per token of the transcripts, behind speech and prompt."""
+        rows, labels = [], []
+        for one in chosen:
+            tokens = torch.tensor(one.tokens, device=self.device)
+            rows.append(torch.cat([self._before(one), self.embed(tokens)]))
+            labels.append(tokens)
+        longest = max(len(row) for row in rows)
+        embeddings = torch.zeros(len(rows), longest, rows[0].shape[1], device=self.device)
+        mask = torch.zeros(len(rows), longest, dtype=torch.long, device=self.device)
+        target = torch.full((len(rows), longest), IGNORED, device=self.device)
+        for index, (row, tokens) in enumerate(zip(rows, labels, strict=True)):
+            embeddings[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+            target[index, len(row) - len(tokens) : len(row)] = tokens
+        most = max(len(tokens) for tokens in labels)
+        # Scores of the transcripts only: 50,000 for every frame would be most of the work.
+        keep = longest - min(len(row) - len(t) for row, t in zip(rows, labels, strict=True)) + 1
+        output = self.model(
+            inputs_embeds=embeddings, attention_mask=mask, logits_to_keep=max(keep, most + 1)
+        )
+        scores = output.logits[:, :-1]
+        wanted = target[:, -scores.shape[1] :]
+        return F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
+
+    def _before(self, one: Utterance) -> Tensor:
+        """Embeddings [S, D] of the speech and of the prompt."""
+        frames = torch.from_numpy(one.frames()).to(self.device)
+        return torch.cat([self.adapter(frames[None])[0], self.prompt])
+
+    def _recognise(self, one: Utterance) -> str:
+        before = self._before(one)[None]
+        end = self.tokenizer.eos_token_id
+        tokens = self.model.generate(
+            inputs_embeds=before,
+            attention_mask=torch.ones(before.shape[:2], dtype=torch.long, device=self.device),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=int(len(one.tokens) * 1.5) + 4,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+        text: str = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
+        return text
+
+
+def normalised(text: str) -> list[str]:
+    """Words in small letters, without punctuation."""
+    return re.sub(r"[^a-z0-9' ]+", " ", text.lower()).split()
+
+
+def word_edits(found: str, expected: str) -> int:
+    """Words to insert, delete or replace (Levenshtein)."""
+    words, target = normalised(found), normalised(expected)
+    row = list(range(len(target) + 1))
+    for i, word in enumerate(words, start=1):
+        before, row[0] = row[0], i
+        for j, wanted in enumerate(target, start=1):
+            kept = before + (word != wanted)
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, kept)
+    return row[-1]
+
+
+def _utterances(
+    corpus: Corpus, split: Any, options: AdapterOptions, models: LlmModels, progress: Progress
+) -> list[Utterance]:
+    clips = [
+        clip
+        for clip in corpus.split(split)
+        if isinstance(clip.audio, Media)
+        and clip.transcript
+        and (clip.duration_s or 0.0) <= options.longest_s
+    ]
+    if split == "valid":
+        clips = clips[: options.evaluate_clips]
+    if not clips:
+        raise CorpusError(
+            f"{corpus.path}: {split}: expected clips with sound and a transcript, of at most "
+            f"{options.longest_s:g} s, got none"
+        )
+    dim = models.speech.spec.dim
+    identity = f"adapter/{options.speech}/last/1"
+    store = FrameStore(options.out / "frames", identity, (dim,))
+    reader, found, lost = MediaReader(), [], 0
+    with progress.task(f"speech of {split}", len(clips)) as advance:
+        for clip in clips:
+            one = _utterance(clip, store, reader, models)
+            advance()
+            if one is None:
+                lost += 1
+            else:
+                found.append(one)
+    if lost:
+        progress.say(f"{lost} of {len(clips)} clips of {split} cannot be read, or are too short")
+    if not found:
+        raise FeatureError(f"{corpus.path}: {split}: no clip can be read")
+    return found
+
+
+def _utterance(
+    clip: Clip, store: FrameStore, reader: MediaReader, models: LlmModels
+) -> Utterance | None:
+    assert isinstance(clip.audio, Media)  # as the caller chose
+    assert clip.transcript is not None
+    key = f"{clip.split}/{clip.id}"
+    if key not in store:
+        try:
+            samples = reader.samples(clip.audio)
+        except CorpusError:
+            return None
+        if len(samples) < 10 * models.speech.spec.stride:
+            return None
+        with torch.inference_mode():
+            frames = models.speech(torch.from_numpy(samples)[None])[0]
+        store.add(key, frames.float().cpu().numpy(), len(samples) / 16_000)
+    tokens = models.tokenizer(" " + clip.transcript.strip(), add_special_tokens=False).input_ids
+    end = models.tokenizer.eos_token_id
+    return Utterance(
+        clip.transcript,
+        (*tokens, end),
+        lambda: np.asarray(store.read(key), np.float32),
+        store.entry(key).seconds,
+    )
