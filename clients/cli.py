@@ -57,6 +57,12 @@ def _subscriber(
         yield subscriber
 
 
+LSL_LISTENS = (
+    "note: Lab Streaming Layer listens on every network interface, without a password: whoever "
+    "reaches this computer can read the scores"
+)
+
+
 def _tell(lines: Iterable[str]) -> None:
     for line in lines:
         print(line, file=sys.stderr, flush=True)
@@ -175,6 +181,7 @@ def lsl(scores: Endpoint = SCORES, stream: Streams = None, keys: Keys = None) ->
     from clients.lsl import Outlets, load
 
     with _errors():
+        _tell([LSL_LISTENS])
         outlets = Outlets(load(), say=lambda text: _tell([text]))
         with _subscriber(scores, stream, keys) as subscriber:
             for event in subscriber.events():
@@ -189,12 +196,16 @@ def prometheus(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 9571,
     stale_s: Annotated[float, typer.Option(min=0.1, help="Silence that is unhealthy.")] = 5.0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Another name it is reached by; repeatable.")
+    ] = None,
 ) -> None:
     """Serve /metrics for Prometheus and /healthz."""
     from clients.prometheus import serve
 
     with _errors(), _subscriber(scores, stream, keys) as subscriber:
-        serve(subscriber, scores, host, port, stale_s, say=lambda text: _tell([text]))
+        names = allow_host or ()
+        serve(subscriber, scores, host, port, stale_s, lambda text: _tell([text]), names)
 
 
 @app.command()

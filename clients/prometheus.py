@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from clients.bridges import BridgeError
+from clients.dashboard.access import Access, Visit
 from clients.metrics import Metrics
 from clients.subscriber import Subscriber
 from engine.wire.clock import now_ns
 
 
 class Server:
-    """Answers GET /metrics and GET /healthz from its own threads until it is closed."""
+    """Answers GET /metrics and GET /healthz from its own threads until it is closed.
 
-    def __init__(self, metrics: Metrics, lock: threading.Lock, host: str, port: int) -> None:
-        """Listen.
+    Requests under a name that is not its own are refused, as the dashboard does: a page that is
+    open in a browser of this network could point its own name here.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        lock: threading.Lock,
+        host: str,
+        port: int,
+        names: Iterable[str] = (),
+    ) -> None:
+        """Listen; ``names`` are further names that it is reached by.
 
         Raises:
             BridgeError: the address is in use or none of this machine's.
         """
         try:
-            self._http = ThreadingHTTPServer((host, port), _handler(metrics, lock))
+            access = Access(host, None, frozenset(name.lower() for name in names))
+            self._http = ThreadingHTTPServer((host, port), _handler(metrics, lock, access))
         except OSError as error:
             reason = error.strerror or error
             raise BridgeError(f"cannot listen on {host}:{port}: {reason}") from None
@@ -43,7 +56,9 @@ class Server:
         self._thread.join()
 
 
-def _handler(metrics: Metrics, lock: threading.Lock) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    metrics: Metrics, lock: threading.Lock, access: Access
+) -> type[BaseHTTPRequestHandler]:
     from prometheus_client import CONTENT_TYPE_LATEST
 
     class Handler(BaseHTTPRequestHandler):
@@ -51,7 +66,9 @@ def _handler(metrics: Metrics, lock: threading.Lock) -> type[BaseHTTPRequestHand
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            if path == "/metrics":
+            if access.judge(Visit(self.headers.get("Host")), acts=False) != "allowed":
+                self._answer(403, "text/plain", b"this is none of my names: --allow-host\n")
+            elif path == "/metrics":
                 with lock:
                     body = metrics.exposition(now_ns())
                 self._answer(200, CONTENT_TYPE_LATEST, body)
@@ -84,6 +101,7 @@ def serve(
     port: int,
     stale_s: float,
     say: Callable[[str], None],
+    names: Iterable[str] = (),
 ) -> None:
     """Serve until interrupted.
 
@@ -93,7 +111,7 @@ def serve(
     """
     metrics = Metrics(endpoint, stale_s)
     lock = threading.Lock()
-    server = Server(metrics, lock, host, port)
+    server = Server(metrics, lock, host, port, names)
     say(f"{server.address}/metrics and /healthz")
     try:
         for event in subscriber.events():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -73,3 +75,25 @@ def test_an_address_in_use_is_one_line() -> None:
             lines = bridge.end()
     assert bridge.process.returncode == 2
     assert lines == [f"error: cannot listen on 127.0.0.1:{port}: Address already in use"]
+
+
+def test_a_request_under_another_name_is_refused() -> None:
+    from clients.metrics import Metrics
+    from clients.prometheus import Server
+
+    def ask(server: Server, host: str) -> int:
+        connection = http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=10)
+        connection.request("GET", "/metrics", headers={"Host": host})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    server = Server(
+        Metrics("tcp://x", 5.0), threading.Lock(), "127.0.0.1", 0, names=["Engine.local"]
+    )
+    try:
+        assert ask(server, "localhost:9571") == 200
+        assert ask(server, "engine.local:9571") == 200
+        assert ask(server, "evil.example") == 403
+    finally:
+        server.close()
