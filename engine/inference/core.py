@@ -50,6 +50,8 @@ from models.spec import MODALITIES
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
 MAX_WORDS, MAX_WORD = 256, 256
+MAX_DUE = 128
+"""Windows scored in one step: messages, requests and the supervisor are never behind more."""
 MAX_NUMBERED = 4096
 """Streams whose score numbers go on after they were forgotten: those that were scored last."""
 MAX_RELEASED = 4096
@@ -296,9 +298,12 @@ class InferenceCore:
         names.update(popped)
         due: list[tuple[StreamState, Due]] = []
         timeout_ns = self._settings.stream_timeout_s * 1e9
-        for name in sorted(names):
-            state = self._streams.get(name)
-            if state is None:
+        # Those that have waited longest first: a step takes a bounded number, the next one the rest.
+        known = [self._streams[name] for name in names if name in self._streams]
+        for state in sorted(known, key=lambda state: (state.deadline_ns, state.name)):
+            name = state.name
+            if len(due) >= MAX_DUE:
+                self._touched.add(name)
                 continue
             if now_ns - state.arrived_ns > timeout_ns:
                 del self._streams[name]

@@ -94,3 +94,19 @@ def test_a_stream_that_falls_silent_gives_its_memory_back_and_may_go_on() -> Non
     after = play(core, [sound(seq, at_ms=12_000 + 40 * seq) for seq in range(50, 100)])
     assert before[-1].valence is not None
     assert after[-1].valence is not None
+
+
+def test_a_step_scores_a_bounded_number_of_streams_and_the_next_one_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_DUE", 4)
+    core, _ = make_core()
+    names = [f"s{number}" for number in range(10)]
+    for seq in range(13):
+        for name in names:
+            core.push(sound(seq, stream=name), T0 + 40 * (seq + 1) * MS)
+    now_ns, batches = T0 + 1_000 * MS, []
+    while (deadline_ns := core.next_deadline_ns()) is not None and deadline_ns <= now_ns:
+        batches.append([score.envelope.stream for score in core.due(now_ns)])
+    assert [len(batch) for batch in batches if batch] == [4, 4, 2]
+    assert sorted(name for batch in batches for name in batch) == names
