@@ -298,7 +298,7 @@ class InferenceCore:
         names.update(popped)
         due: list[tuple[StreamState, Due]] = []
         timeout_ns = self._settings.stream_timeout_s * 1e9
-        # Those that have waited longest first: a step takes a bounded number, the next one the rest.
+        # Those that waited longest first: a step takes a bounded number, the next one the rest.
         known = [self._streams[name] for name in names if name in self._streams]
         for state in sorted(known, key=lambda state: (state.deadline_ns, state.name)):
             name = state.name
