@@ -99,7 +99,7 @@ def costs(bundle: Bundle, settings: EngineSettings, sound: list[Audio]) -> Costs
                 message if with_tone else replace(message, speech=(False,) * len(message.speech))
             )
             core.push(quiet, message.envelope.t_end_ns)
-            core.due(message.envelope.t_end_ns)
+            core.pop_ready(message.envelope.t_end_ns)
         spent[with_tone] = time.process_time() - began
     cutter = PieceCutter(spec.max_piece_ms * MS, settings.words.delay_ms * MS)
     readings: list[Reading] = []

@@ -1,7 +1,7 @@
 """The pure core: messages in, scores out, the clock as an argument.
 
 It owns no socket, thread or file; the live worker and offline scoring both drive it, which
-is why they agree. ``push`` only files a message; ``due`` encodes what is new, cuts the due
+is why they agree. ``push`` only files a message; ``pop_ready`` encodes what is new, cuts the due
 windows of all streams, fuses them in one batch and filters each stream's valence.
 """
 
@@ -253,12 +253,12 @@ class InferenceCore:
         return {name: _held(state) for name, state in self._streams.items()}
 
     def next_deadline_ns(self) -> int | None:
-        """When ``due`` must be called even if no message comes; None without streams."""
+        """When ``pop_ready`` must be called even if no message comes; None without streams."""
         if self._owing:
             return 0
         return self._deadlines[0][0] if self._deadlines else None
 
-    def due(self, now_ns: int) -> list[Score]:
+    def pop_ready(self, now_ns: int) -> list[Score]:
         """Score every window that is due at ``now_ns``, all of them in one batch."""
         due = self._take(now_ns)
         if not due:
@@ -327,9 +327,9 @@ class InferenceCore:
     def _exchange_speech(self, simulator: SpeechSimulator, due: Sequence[StreamState]) -> None:
         """Hand over the speech that has ended, and file the text of what was handed over before."""
         for state in due:
-            for segment in state.audio.speech.take() if state.audio.speech else ():
+            for segment in state.audio.speech.pop_ready() if state.audio.speech else ():
                 self._counters["speech_dropped"] += simulator.submit(segment)
-        for spoken in simulator.collect():
+        for spoken in simulator.pop_ready():
             owner = self._streams.get(spoken.segment.stream)
             # The stream may be gone, or begun anew, by the time that its text is there.
             if owner is None or owner.clock != spoken.segment.clock:
@@ -347,7 +347,7 @@ class InferenceCore:
 
     def _take_words(self, words: WordsSource) -> None:
         """File what was read since the last windows."""
-        for item in words.collect():
+        for item in words.pop_ready():
             owner = self._streams.get(item.stream)
             # The stream may be gone, or begun again, by the time that its words are there.
             if owner is None or owner.words is None or owner.words.session != item.session:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from engine.inference.service import Desk
+from engine.inference.service import InferenceService
 from engine.settings import ClusterSettings
 from engine.wire.gate import Gate
 from engine.wire.link import DirectoryLink
@@ -37,7 +37,7 @@ class Membership:
         link: the connection to the directory.
         settings: name, host, generation and capacity.
         doors: where this process is reached.
-        desk: what the worker holds.
+        service: what the worker holds.
         follow: sends scores to these relays from now on.
         gate: lets clients' keys in for streams.
     """
@@ -47,12 +47,12 @@ class Membership:
         link: DirectoryLink,
         settings: ClusterSettings,
         doors: Doors,
-        desk: Desk,
+        service: InferenceService,
         follow: Callable[[Iterable[str]], None],
         gate: Gate,
     ) -> None:
         self.link = link
-        self._settings, self._doors, self._desk = settings, doors, desk
+        self._settings, self._doors, self._service = settings, doors, service
         self._follow, self._gate = follow, gate
         self._incarnation = time.time_ns()
         self._beat_s = 0.0
@@ -63,14 +63,14 @@ class Membership:
         for message in self.link.receive_all():
             self._take(message)
         since_s = time.monotonic() - self._beat_s
-        if since_s >= BEAT_S or (since_s >= QUICK_S and self._desk.streams != self._told):
+        if since_s >= BEAT_S or (since_s >= QUICK_S and self._service.streams != self._told):
             self.beat()
 
     def beat(self) -> None:
         """Send a beat."""
         self._beat_s = time.monotonic()
-        self._told = self._desk.streams
-        settings, desk = self._settings, self._desk
+        self._told = self._service.streams
+        settings, service = self._settings, self._service
         self.link.send(
             Beat(
                 worker=settings.name,
@@ -80,20 +80,20 @@ class Membership:
                 ingest=self._doors.ingest,
                 control=self._doors.control,
                 schema=SCHEMA,
-                model=desk.model.sha256,
+                model=service.model.sha256,
                 generation=settings.generation,
                 capacity=settings.capacity,
-                hop_ms=desk.hop_ms,
-                p99_ms=desk.recent_p99_ms(),
-                ready=desk.state in ("ready", "running"),
-                streams=desk.held(),
+                hop_ms=service.hop_ms,
+                p99_ms=service.recent_p99_ms(),
+                ready=service.state in ("ready", "running"),
+                streams=service.held(),
             )
         )
 
     def _take(self, message: Outbound) -> None:
         match message:
             case Release():
-                self._desk.release(message.stream, message.epoch)
+                self._service.release(message.stream, message.epoch)
                 self._gate.forget(message.stream)
             case Relays():
                 self._follow(message.intakes)

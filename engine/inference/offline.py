@@ -47,7 +47,7 @@ def score_messages(core: InferenceCore, messages: Iterable[Message]) -> Iterator
         now_ns = message.envelope.t_end_ns
         deadline_ns = core.next_deadline_ns()
         while deadline_ns is not None and deadline_ns <= now_ns:
-            yield from core.due(deadline_ns)
+            yield from core.pop_ready(deadline_ns)
             deadline_ns = core.next_deadline_ns()
         core.push(message, now_ns)
-        yield from core.due(now_ns)
+        yield from core.pop_ready(now_ns)

@@ -41,7 +41,7 @@ class CommandError(Exception):
     """A control command that cannot be carried out; the text is for the client."""
 
 
-class Desk:
+class InferenceService:
     """Takes what comes in, and says what goes out, through ``publish``.
 
     Args:
@@ -92,7 +92,7 @@ class Desk:
         self.state = state
         self._publish_status(self._now())
 
-    def take(self, message: Message, now_ns: int) -> None:
+    def push(self, message: Message, now_ns: int) -> None:
         """File a message of a capture worker or a client; pass a capture worker's status on."""
         if isinstance(message, Status):
             # Only this worker speaks for itself: nobody else's word of it is passed on.
@@ -128,7 +128,7 @@ class Desk:
     def step(self, now_ns: int) -> None:
         """Score what is due and publish it; once a second, publish the status too."""
         if self.state != "paused":
-            for score in self._core.due(now_ns):
+            for score in self._core.pop_ready(now_ns):
                 stamped = self._stamped(score)
                 self._latencies.append(stamped.latency_ms.total)
                 self._note_latency(stamped, now_ns)

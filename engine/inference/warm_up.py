@@ -30,5 +30,5 @@ def rehearse(bundle: Bundle, backend: Backend) -> int:
         envelope = Envelope("rehearsal", index, start_ns, now_ns, now_ns, Clock("", ""))
         core.push(Audio(envelope, samples, (True, True), 20, -120.0), now_ns)
         core.push(Video(envelope, 1, crop), now_ns)
-        scores += len(core.due(now_ns))
+        scores += len(core.pop_ready(now_ns))
     return scores

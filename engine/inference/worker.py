@@ -1,4 +1,4 @@
-"""The inference worker: sockets, a loop and a clock around the desk and the core."""
+"""The inference worker: sockets, a loop and a clock around the service and the core."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.backends import select
 from engine.backends.protocol import BackendError
 from engine.inference.core import InferenceCore
 from engine.inference.membership import Doors, Membership
-from engine.inference.service import CommandError, Desk
+from engine.inference.service import CommandError, InferenceService
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
 from engine.inference.text.words import words_source
@@ -66,22 +66,24 @@ def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = No
         control = sockets.enter_context(ControlServer(settings.control, security))
         clock = this_clock()
         with pulse.starting():
-            desk = _open_desk(settings, scores, clock)
+            service = _open_service(settings, scores, clock)
         membership = None
         if part.directory is not None:
             keys = None if security is None else security.as_client()
             link = sockets.enter_context(DirectoryLink(part.directory, keys))
             doors = Doors(ingest.endpoint, control.endpoint)
-            membership = Membership(link, part, doors, desk, scores.connect, gate)
-        desk.set_state("ready")
+            membership = Membership(link, part, doors, service, scores.connect, gate)
+        service.set_state("ready")
         log.info("ready on %s", ingest.endpoint)
         try:
-            _loop(desk, ingest, scores, control, clock, stop, pulse, membership)
+            _loop(service, ingest, scores, control, clock, stop, pulse, membership)
         finally:
-            desk.set_state("stopping")
+            service.set_state("stopping")
 
 
-def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -> Desk:
+def _open_service(
+    settings: EngineSettings, scores: ScorePublisher, clock: Clock
+) -> InferenceService:
     bundle = bundles.open(settings.bundle)
     choice = select.choose(settings.backend, bundle, settings.inference.threads, settings.tensorrt)
     for reason in choice.reasons:
@@ -100,7 +102,7 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
     )
     process = psutil.Process()
     untrained = "" if config.trained else ", untrained"
-    desk = Desk(
+    service = InferenceService(
         core,
         settings,
         clock,
@@ -110,14 +112,14 @@ def _open_desk(settings: EngineSettings, scores: ScorePublisher, clock: Clock) -
         detail=f"{config.name} {config.version}{untrained} on {core.model.backend}",
         forget=_Forgetter(scores),
     )
-    desk.set_state("starting")
+    service.set_state("starting")
     choice.backend.warm_up()
     rehearse(bundle, choice.backend)
-    return desk
+    return service
 
 
 def _loop(
-    desk: Desk,
+    service: InferenceService,
     ingest: IngestReceiver,
     scores: ScorePublisher,
     control: ControlServer,
@@ -131,27 +133,27 @@ def _loop(
         poller.register(socket.raw, zmq.POLLIN)
     if membership is not None:
         poller.register(membership.link.raw, zmq.POLLIN)
-    answer = _answerer(desk, clock)
+    answer = _answerer(service, clock)
     rejected = 0
     while not stop.is_set():
         pulse.beat()
         # Rounded up: a poll that ends just before the deadline would spin until it is reached.
-        wait_ms = (desk.wake_ns() - now_ns() + 999_999) // 1_000_000
+        wait_ms = (service.wake_ns() - now_ns() + 999_999) // 1_000_000
         readable = dict(poller.poll(min(max(wait_ms, 0), MAX_WAIT_MS)))
         scores.greet()
         # Read until empty before scoring: what has arrived belongs into the window.
         messages = ingest.receive_all() if ingest.raw in readable else []
         arrived_ns = now_ns()
         for message in messages:
-            desk.take(message, arrived_ns)
+            service.push(message, arrived_ns)
         malformed = sum(ingest.rejected.values())
         if malformed != rejected:
-            desk.count("messages_malformed", malformed - rejected)
+            service.count("messages_malformed", malformed - rejected)
             log.warning("refused a message: %s", ingest.last_fault)
             rejected = malformed
         if control.raw in readable:
             control.serve(answer)
-        step(desk)
+        step(service)
         if membership is not None:
             membership.step()
 
@@ -172,7 +174,7 @@ class _Forgetter:
                 ctypes.CDLL(None).malloc_trim(0)
 
 
-def step(desk: Desk) -> None:
+def step(service: InferenceService) -> None:
     """Score what is due now.
 
     Raises:
@@ -180,12 +182,14 @@ def step(desk: Desk) -> None:
             has been running it is a crash, after which the supervisor starts another worker.
     """
     try:
-        desk.step(now_ns())
+        service.step(now_ns())
     except BackendError as error:
         raise RuntimeError(f"the backend failed while running: {error}") from error
 
 
-def _answerer(desk: Desk, clock: Clock) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def _answerer(
+    service: InferenceService, clock: Clock
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """Make the function that carries out control requests."""
 
     def answer(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -194,27 +198,27 @@ def _answerer(desk: Desk, clock: Clock) -> Callable[[Mapping[str, Any]], Mapping
         try:
             match request.command:
                 case "describe":
-                    return desk.describe()
+                    return service.describe()
                 case "ping":
                     return {
                         "t_ns": received_ns,
                         "clock": {"host": clock.host, "boot_id": clock.boot_id},
                     }
                 case "pause":
-                    desk.pause()
+                    service.pause()
                 case "resume":
-                    desk.resume()
+                    service.resume()
                 case "mark":
-                    return {"streams": desk.mark(request.label, request.stream)}
+                    return {"streams": service.mark(request.label, request.stream)}
                 case "clock":
                     if request.clock is not None:
-                        desk.learn_clock(request.clock, request.offset_ns)
+                        service.learn_clock(request.clock, request.offset_ns)
                 case "release":
-                    held = desk.release(request.stream or "", request.epoch)
+                    held = service.release(request.stream or "", request.epoch)
                     return {"t_end_ns": held.t_end_ns, "seq": held.seq}
         except CommandError as error:
             raise WireError(str(error)) from None
-        return {"state": desk.state}
+        return {"state": service.state}
 
     return answer
 

@@ -70,7 +70,7 @@ class WordsSource(Protocol):
         """Take a reading."""
         ...
 
-    def collect(self) -> list[Recognised]:
+    def pop_ready(self) -> list[Recognised]:
         """Hand out what is done."""
         ...
 
@@ -117,7 +117,7 @@ class OfflineWords:
         """See ``WordsSource``."""
         self._waiting.append(job)
 
-    def collect(self) -> list[Recognised]:
+    def pop_ready(self) -> list[Recognised]:
         """See ``WordsSource``."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -178,7 +178,7 @@ class ThreadedWords:
             self._backlog.push(job)
             self._changed.notify()
 
-    def collect(self) -> list[Recognised]:
+    def pop_ready(self) -> list[Recognised]:
         """See ``WordsSource``."""
         found = []
         while not self._results.empty():

@@ -85,7 +85,7 @@ class SpeechGatherer:
                 self._chunks.append(frame)
                 self._end_ns = start_ns + (first + len(frame)) * NS_PER_S // SAMPLE_RATE_HZ
 
-    def take(self) -> list[SpeechSegment]:
+    def pop_ready(self) -> list[SpeechSegment]:
         """Hand out the segments that have ended."""
         done, self._done = self._done, []
         return done
@@ -110,7 +110,7 @@ class SpeechSimulator(Protocol):
         """Take a segment; return how many had to be dropped for it."""
         ...
 
-    def collect(self) -> list[SpokenText]:
+    def pop_ready(self) -> list[SpokenText]:
         """Hand out what is done, without waiting for what is not."""
         ...
 
@@ -120,7 +120,7 @@ class ThreadedSimulator:
 
     Args:
         load: makes the simulation; called in the thread, with the first segment.
-        wait: ``collect`` waits until nothing is left to do: for clips scored offline.
+        wait: ``pop_ready`` waits until nothing is left to do: for clips scored offline.
     """
 
     def __init__(self, load: Callable[[], TextSimulation], wait: bool = False) -> None:
@@ -147,7 +147,7 @@ class ThreadedSimulator:
             self._changed.notify_all()
             return dropped
 
-    def collect(self) -> list[SpokenText]:
+    def pop_ready(self) -> list[SpokenText]:
         """See ``SpeechSimulator``."""
         if self._wait:
             with self._changed:

@@ -39,8 +39,8 @@ def take_over(core: InferenceCore, messages: list[Media], now_ns: int) -> list[S
     scores: list[Score] = []
     for message in messages:
         core.push(message, now_ns)
-        scores += core.due(now_ns)
-    while turn := core.due(now_ns):
+        scores += core.pop_ready(now_ns)
+    while turn := core.pop_ready(now_ns):
         scores += turn
     return scores
 
@@ -99,12 +99,12 @@ def test_nothing_is_scored_while_the_past_is_still_arriving() -> None:
     now_ns = messages[-1].envelope.t_end_ns
     for message in past[:-1]:
         core.push(message, now_ns)
-        assert core.due(now_ns) == []
+        assert core.pop_ready(now_ns) == []
     deadline_ns = core.next_deadline_ns()
     assert deadline_ns is not None
     assert deadline_ns > now_ns, "a loop that waits for the rest must not spin"
     core.push(past[-1], now_ns)
-    assert ends(core.due(now_ns)) == [8_000]
+    assert ends(core.pop_ready(now_ns)) == [8_000]
 
 
 def test_a_past_that_stays_away_is_waited_for_a_second() -> None:
@@ -117,8 +117,8 @@ def test_a_past_that_stays_away_is_waited_for_a_second() -> None:
     now_ns = T0 + 8_000 * MS
     for message in past[:-30]:
         core.push(message, now_ns)
-    assert core.due(now_ns + 999 * MS) == []
-    assert core.due(now_ns + 1_001 * MS) != []
+    assert core.pop_ready(now_ns + 999 * MS) == []
+    assert core.pop_ready(now_ns + 1_001 * MS) != []
 
 
 @pytest.mark.parametrize("moved_at_ms", [9_300, 10_400, 11_800])

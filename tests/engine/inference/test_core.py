@@ -145,9 +145,9 @@ def play(core: InferenceCore, messages: list) -> list[Score]:
     for message in sorted(messages, key=lambda m: m.envelope.t_end_ns):
         now = message.envelope.t_end_ns
         while (deadline := core.next_deadline_ns()) is not None and deadline <= now:
-            scores += core.due(deadline)
+            scores += core.pop_ready(deadline)
         core.push(message, now)
-        scores += core.due(now)
+        scores += core.pop_ready(now)
     return scores
 
 
@@ -225,7 +225,7 @@ def test_streams_that_are_due_together_are_one_batch() -> None:
             core.push(sound(i, stream=f"s{index}"), T0 + 480 * MS)
     for index in range(5):
         core.push(sound(12, stream=f"s{index}"), T0 + 520 * MS)
-    scores = core.due(T0 + 520 * MS)
+    scores = core.pop_ready(T0 + 520 * MS)
     assert len(scores) == 5
     assert [shape[0] for _, shape in calls(backend, "fusion")] == [5]
     assert [shape[0] for _, shape in calls(backend, "audio_encoder")] == [5]
@@ -344,7 +344,7 @@ def test_however_often_sound_breaks_off_scores_come_a_hop_apart_and_the_filter_k
         if not times:
             times.append(0.0)
             state.rolling = Watched(state.rolling, times)
-        scores += core.due(now)
+        scores += core.pop_ready(now)
     ends = np.array([score.envelope.t_end_ns for score in scores])
     assert core.counters["audio_gaps"] == 19
     assert np.diff(ends).min() >= 500 * MS
@@ -387,7 +387,7 @@ def test_lost_late_repeated_and_broken_messages_are_counted() -> None:
     assert counters["messages_late"] == 1
     assert counters["messages_out_of_time"] == 1
     assert counters["messages_malformed"] == 2
-    assert core.due(now)[0].dropped == 2
+    assert core.pop_ready(now)[0].dropped == 2
 
 
 def test_a_sender_that_starts_again_goes_on() -> None:
@@ -403,7 +403,7 @@ def test_a_core_that_falls_behind_scores_the_newest_window_and_counts_the_rest()
     core, _ = make_core()
     for i in range(60):
         core.push(sound(i), T0 + 2_400 * MS)
-    scores = core.due(T0 + 2_400 * MS)
+    scores = core.pop_ready(T0 + 2_400 * MS)
     assert [(s.envelope.t_end_ns - T0) // MS for s in scores] == [2_000]
     assert core.counters["windows_dropped"] == 3
 
@@ -441,7 +441,7 @@ def test_a_clock_of_another_host_is_compared_through_its_smallest_delay() -> Non
         chunk = sound(i)
         chunk = replace(chunk, envelope=replace(chunk.envelope, clock=other))
         assert core.push(chunk, chunk.envelope.t_sent_ns + shift + 3 * MS)
-    scores = core.due(T0 + 523 * MS + shift)
+    scores = core.pop_ready(T0 + 523 * MS + shift)
     assert len(scores) == 1
     assert scores[0].envelope.clock == other
     assert scores[0].envelope.t_end_ns == T0 + 500 * MS
@@ -461,7 +461,7 @@ def test_streams_are_forgotten_and_no_more_than_allowed_are_kept() -> None:
     while (deadline := core.next_deadline_ns()) is not None:
         assert deadline >= now
         now = deadline
-        core.due(now)
+        core.pop_ready(now)
         assert now < T0 + 7_000 * MS
     assert core.streams == ()
     assert core.counters["streams_forgotten"] == 2

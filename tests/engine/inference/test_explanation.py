@@ -21,7 +21,7 @@ def scores(sounds: bool, faces: bool, **options: object) -> list[Score]:
                 core.push(sound(seq), now_ns)
         if faces:
             core.push(face(step), now_ns)
-        found += core.due(now_ns + 300 * MS)
+        found += core.pop_ready(now_ns + 300 * MS)
     return found
 
 
@@ -64,8 +64,8 @@ def test_it_can_be_switched_off_and_costs_no_row_then() -> None:
             each.push(sound(seq), T0 + 40 * seq * MS)
         for seq in range(40):
             each.push(face(seq), T0 + 100 * seq * MS)
-    without = core.due(T0 + 4_500 * MS)[-1]
-    with_it = asked.due(T0 + 4_500 * MS)[-1]
+    without = core.pop_ready(T0 + 4_500 * MS)[-1]
+    with_it = asked.pop_ready(T0 + 4_500 * MS)[-1]
     assert (without.video.valence, without.mixed) == (None, None)
     assert without.valence_window == with_it.valence_window
     rows = [

@@ -17,7 +17,7 @@ def test_a_stream_is_told_once_when_it_is_forgotten() -> None:
     assert core.pop_forgotten() == []
     now_ns = T0 + 800 * MS
     while core.streams:
-        core.due(now_ns)
+        core.pop_ready(now_ns)
         now_ns += 100 * MS
     assert core.pop_forgotten() == ["short"]
     assert core.pop_forgotten() == []
@@ -87,7 +87,7 @@ def test_a_stream_that_falls_silent_gives_its_memory_back_and_may_go_on() -> Non
     assert track.frames.memory_bytes > 0
     now_ns = T0 + 2_000 * MS
     while now_ns < T0 + 12_000 * MS:
-        core.due(now_ns)
+        core.pop_ready(now_ns)
         now_ns += 100 * MS
     assert track.frames.memory_bytes == 0
     assert not track._segments

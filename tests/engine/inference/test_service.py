@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from engine.inference.service import CommandError, Desk
+from engine.inference.service import CommandError, InferenceService
 from engine.settings import EngineSettings
 from engine.wire.codec import MAX_HEADER
 from engine.wire.messages import Envelope, Score, Status
@@ -20,20 +20,20 @@ class Clock:
         return self.ns
 
 
-def make_desk() -> tuple[Desk, Clock, list]:
+def make_service() -> tuple[InferenceService, Clock, list]:
     core, _ = make_core(clock=HERE)
     clock, published = Clock(), []
-    desk = Desk(
+    service = InferenceService(
         core, EngineSettings(), HERE, published.append, clock, lambda: 123.0, "numpy on the CPU"
     )
-    return desk, clock, published
+    return service, clock, published
 
 
-def play(desk: Desk, clock: Clock, first: int, last: int) -> None:
+def play(service: InferenceService, clock: Clock, first: int, last: int) -> None:
     for index in range(first, last):
         clock.ns = T0 + 40 * (index + 1) * MS
-        desk.take(sound(index), clock.ns)
-        desk.step(clock.ns)
+        service.push(sound(index), clock.ns)
+        service.step(clock.ns)
 
 
 def scores(published: list) -> list[Score]:
@@ -41,9 +41,9 @@ def scores(published: list) -> list[Score]:
 
 
 def test_a_status_comes_once_a_second_and_at_every_change_of_state() -> None:
-    desk, clock, published = make_desk()
-    desk.set_state("ready")
-    play(desk, clock, 0, 100)
+    service, clock, published = make_service()
+    service.set_state("ready")
+    play(service, clock, 0, 100)
     statuses = [message for message in published if isinstance(message, Status)]
     assert [status.state for status in statuses] == ["ready"] + ["running"] * 4
     assert [status.envelope.seq for status in statuses] == [0, 1, 2, 3, 4]
@@ -56,8 +56,8 @@ def test_a_status_comes_once_a_second_and_at_every_change_of_state() -> None:
 
 
 def test_a_scores_latency_runs_until_it_is_handed_over() -> None:
-    desk, clock, published = make_desk()
-    play(desk, clock, 0, 30)
+    service, clock, published = make_service()
+    play(service, clock, 0, 30)
     first, second = (score.latency_ms for score in scores(published))
     clock.ns += 7 * MS
     assert second.total == pytest.approx(
@@ -67,24 +67,24 @@ def test_a_scores_latency_runs_until_it_is_handed_over() -> None:
 
 
 def test_a_capture_workers_status_is_passed_on_as_it_is() -> None:
-    desk, _, published = make_desk()
+    service, _, published = make_service()
     status = Status(Envelope("cam", 3, T0, T0, T0, HERE), "capture", "reconnecting")
-    desk.take(status, T0)
+    service.push(status, T0)
     assert published == [status]
 
 
 def test_a_pause_scores_nothing_and_what_came_meanwhile_is_counted() -> None:
-    desk, clock, published = make_desk()
-    desk.set_state("ready")
-    play(desk, clock, 0, 20)
-    desk.pause()
+    service, clock, published = make_service()
+    service.set_state("ready")
+    play(service, clock, 0, 20)
+    service.pause()
     before = len(scores(published))
-    play(desk, clock, 20, 60)
+    play(service, clock, 20, 60)
     assert len(scores(published)) == before
-    desk.resume()
-    assert desk.state == "ready"
-    play(desk, clock, 60, 100)
-    assert desk.state == "running"
+    service.resume()
+    assert service.state == "ready"
+    play(service, clock, 60, 100)
+    assert service.state == "running"
     after = scores(published)[before:]
     assert after[0].envelope.t_end_ns >= T0 + 2_400 * MS
     assert after[0].envelope.seq == before
@@ -93,32 +93,34 @@ def test_a_pause_scores_nothing_and_what_came_meanwhile_is_counted() -> None:
 
 
 def test_the_worker_wakes_for_the_next_window_or_status() -> None:
-    desk, _, _ = make_desk()
-    assert desk.wake_ns() == T0 + 1_000 * MS
-    desk.set_state("ready")
-    desk.take(sound(0), T0 + 40 * MS)
-    assert desk.wake_ns() == T0 + 650 * MS
+    service, _, _ = make_service()
+    assert service.wake_ns() == T0 + 1_000 * MS
+    service.set_state("ready")
+    service.push(sound(0), T0 + 40 * MS)
+    assert service.wake_ns() == T0 + 650 * MS
 
 
 def test_commands_describe_and_mark() -> None:
-    desk, clock, published = make_desk()
-    play(desk, clock, 0, 5)
-    assert desk.mark("here", "s") == 1
-    play(desk, clock, 5, 15)
+    service, clock, published = make_service()
+    play(service, clock, 0, 5)
+    assert service.mark("here", "s") == 1
+    play(service, clock, 5, 15)
     assert scores(published)[0].mark == "here"
-    described = desk.describe()
+    described = service.describe()
     assert described["streams"] == ["s"]
     assert described["model"]["trained"] is False
     with pytest.raises(CommandError, match="no stream 'nobody'; known: s"):
-        desk.mark("here", "nobody")
+        service.mark("here", "nobody")
 
 
 def test_a_description_of_a_thousand_strangers_streams_fits_a_reply() -> None:
     core, _ = make_core(clock=HERE)
-    desk = Desk(core, EngineSettings(), HERE, lambda _: None, Clock(), lambda: 1.0, "")
+    service = InferenceService(
+        core, EngineSettings(), HERE, lambda _: None, Clock(), lambda: 1.0, ""
+    )
     for number in range(1024):
-        desk.take(sound(0, stream=f"{number:04d}" + "字" * 60), T0 + 40 * MS)
-    told = desk.describe()
+        service.push(sound(0, stream=f"{number:04d}" + "字" * 60), T0 + 40 * MS)
+    told = service.describe()
     assert len(msgpack.packb({"ok": True, **told})) <= MAX_HEADER
     assert told["stream_count"] == 1024
     assert told["streams"][0] == "0000" + "字" * 60

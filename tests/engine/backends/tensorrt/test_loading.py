@@ -205,11 +205,11 @@ def test_a_gpu_without_the_memory_is_found_out_before_it_is_chosen(
 def test_a_backend_that_fails_while_it_runs_is_a_crash_and_no_mistake_of_the_users() -> None:
     from engine.inference.worker import step
 
-    class Desk:
+    class InferenceService:
         def step(self, now_ns: int) -> None:
             raise BackendError("CUDA: an illegal memory access")
 
     with pytest.raises(RuntimeError, match="failed while running: CUDA: an illegal") as caught:
-        step(Desk())  # type: ignore[arg-type]
+        step(InferenceService())  # type: ignore[arg-type]
     assert not isinstance(caught.value, UserError)
     assert isinstance(BackendError("no driver"), UserError)

@@ -54,7 +54,7 @@ def gathered(messages: list[Audio], longest_ms: int = 4_000) -> list[SpeechSegme
     gatherer = SpeechGatherer(longest_ms * MS)
     for message in messages:
         gatherer.push(message, gap=False)
-    return gatherer.take()
+    return gatherer.pop_ready()
 
 
 def test_speech_ends_with_a_pause() -> None:
@@ -84,8 +84,8 @@ def test_speech_over_a_gap_is_two_segments() -> None:
     gatherer = SpeechGatherer(10_000 * MS)
     for index in (*range(10), *range(50, 60), 60):
         gatherer.push(chunk(index, (index != 60, index != 60)), gap=index == 50)
-    assert [s.t_start_ns // MS for s in gatherer.take()] == [0, 2000]
-    assert gatherer.take() == []
+    assert [s.t_start_ns // MS for s in gatherer.pop_ready()] == [0, 2000]
+    assert gatherer.pop_ready() == []
 
 
 class Held:
@@ -110,7 +110,7 @@ def collected(simulator: ThreadedSimulator, count: int) -> list[SpokenText]:
     found: list[SpokenText] = []
     end = time.monotonic() + WAIT_S
     while len(found) < count and time.monotonic() < end:
-        found += simulator.collect()
+        found += simulator.pop_ready()
         time.sleep(0.01)
     return found
 
@@ -127,7 +127,7 @@ def test_nobody_waits_and_streams_share_a_batch() -> None:
     simulator.submit(segment("first"))
     for number in range(5):
         assert simulator.submit(segment(f"s{number}", 4_000 + number)) == 0
-    assert simulator.collect() == []
+    assert simulator.pop_ready() == []
     held.go.set()
     found = collected(simulator, 6)
     assert sum(held.batches) == 6
@@ -154,7 +154,7 @@ def test_a_model_that_does_not_load_costs_its_text_only(caplog: pytest.LogCaptur
 
     simulator = ThreadedSimulator(failing, wait=True)
     simulator.submit(segment("s"))
-    assert simulator.collect() == []
+    assert simulator.pop_ready() == []
     assert simulator.submit(segment("s")) == 1
     assert "no such model" in caplog.text
 
@@ -248,7 +248,7 @@ def test_text_of_a_stream_that_began_anew_is_counted_and_not_used(
         def submit(self, segment: SpeechSegment) -> int:
             return 1
 
-        def collect(self) -> list[SpokenText]:
+        def pop_ready(self) -> list[SpokenText]:
             other = SpeechSegment("s", Clock("other", "boot"), 0, 1, np.zeros(1, np.float32))
             return [SpokenText(other, np.ones((1, 32), np.float32), np.array([1]))]
 

@@ -153,7 +153,7 @@ def test_the_thread_reads_what_offline_reads(
     for message in messages(np.concatenate((samples, np.zeros(16_000, np.float32)))):
         core.push(message, message.envelope.t_end_ns)
         settle(source)
-        found += core.due(message.envelope.t_end_ns)
+        found += core.pop_ready(message.envelope.t_end_ns)
     assert source.counters["words_read"] >= 2
     assert core.counters["words_late"] == 0
     for live, offline in zip(found, expected, strict=False):
