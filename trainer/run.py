@@ -258,6 +258,7 @@ class Pipeline:
                     self.assembly.simulates,
                     self.recipe.window_ms / 1000,
                     text_span_s=self.recipe.augmentation.text_span_s,
+                    neutral=frozenset(self.recipe.transcripts),
                 )
                 advance()
             kept = {"margins": [asdict(margin) for margin in margins]}
