@@ -15,12 +15,13 @@ from engine.backends import select
 from engine.capture.clip import read_clip
 from engine.inference.offline import score_clip
 from engine.inference.worker import run_inference
-from engine.settings import EngineSettings, InferenceSettings
+from engine.settings import EngineSettings, InferenceSettings, WordsSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Score, Status
 from engine.wire.sockets import IngestSender, ScoreReceiver
 from models import bundle as bundles
 from tests.engine.inference.test_worker import free_endpoint, is_ready, wait_for
+from tests.support.words import bundle_name
 
 pytestmark = pytest.mark.slow
 
@@ -66,14 +67,19 @@ def replay(clip: Path, settings: EngineSettings, receiver: ScoreReceiver) -> lis
 
 
 def test_offline_and_live_scores_of_a_clip_agree(clip: Path) -> None:
+    bundle = bundles.open(bundle_name())
     settings = EngineSettings(
+        bundle=str(bundle.directory),
         ingest=free_endpoint(),
         scores=free_endpoint(),
         control=free_endpoint(),
         # A busy machine may send a picture late: then live waits for it, as offline does.
         inference=InferenceSettings(skew_ms=2_000),
+        # And it may read words late: live says so, and counts them a window later.
+        words=WordsSettings(
+            mode="auto" if bundle.config.recogniser is None else "on", delay_ms=2_500
+        ),
     )
-    bundle = bundles.open("default")
     backend = select.choose("onnx", bundle, threads=1).backend
     offline = {s.envelope.t_end_ns: s for s in score_clip(clip, settings, bundle, backend)}
     stop = SPAWN.Event()
@@ -93,11 +99,14 @@ def test_offline_and_live_scores_of_a_clip_agree(clip: Path) -> None:
     compared = [score for score in live if score.envelope.t_end_ns <= (SECONDS - 0.5) * 1e9]
     assert len(compared) >= 8
     dropped = status.counters["windows_dropped"]
+    if bundle.config.recogniser is not None:
+        assert status.counters["words_read"] > 0
     for score in compared:
         twin = offline[score.envelope.t_end_ns]
         assert score.valence_window == pytest.approx(twin.valence_window, abs=1e-3)
         assert score.audio.present == twin.audio.present
         assert score.video.present == twin.video.present
+        assert score.text.present == twin.text.present
         if dropped == 0:
             assert score.valence == pytest.approx(twin.valence, abs=1e-3)
             assert score.interval.low == pytest.approx(twin.interval.low, abs=1e-3)
