@@ -55,6 +55,8 @@ def read(source: str) -> Imported:
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
+        if source.startswith((".", "/", "~")) or source.count("/") > 1:
+            raise PretrainedError(f"{source}: expected a folder or a model's name, no such folder")
         return _from_transformers(source)
     if (folder / "config.json").is_file():
         return _from_transformers(str(folder))

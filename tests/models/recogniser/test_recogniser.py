@@ -161,6 +161,8 @@ def test_a_token_table_of_the_package_is_read() -> None:
 
 
 def test_a_folder_without_a_model_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(PretrainedError, match="no such folder"):
+        importing.read(str(tmp_path / "nowhere"))
     with pytest.raises(PretrainedError, match=r"missing: encoder_model\.ort"):
         importing.read(str(tmp_path))
     for name in importing.PINNED:
