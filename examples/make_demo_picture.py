@@ -1,6 +1,6 @@
 """Make docs/images/demo.webp: the packaged sample beside what the dashboard shows of it.
 
-Usage: python examples/make_demo_picture.py [OUT.webp]
+Usage: python examples/make_demo_picture.py [OUT.webp [SCORES.jsonl]]
 Scores the sample, hands the scores to the dashboard's real page as its websocket would, and
 photographs it by Chromium once a second of the clip; the page's clock is the clip's, so that a
 slow machine makes the same picture. Needs the extras ``dashboard`` and ``dev`` (playwright),
@@ -50,7 +50,12 @@ def scores() -> list[Score]:
         command = [sys.executable, "-m", "undertone", "score", "sample", "--out", str(out)]
         environment = {**os.environ, "UNDERTONE_WORDS__PUBLISH": "true"}
         subprocess.run(command, check=True, env=environment)
-        return [row.score for row in RecordingFile(out).rows()]
+        return read(out)
+
+
+def read(recorded: Path) -> list[Score]:
+    """Read what ``undertone score sample`` wrote."""
+    return [row.score for row in RecordingFile(recorded).rows()]
 
 
 @contextlib.contextmanager
@@ -131,10 +136,10 @@ def said(seconds: float) -> str:
     return f"“{spoken[-1]}”" if spoken else ""
 
 
-def composed(seconds: float, card: Image.Image, face: Image.Image) -> Image.Image:
+def composed(seconds: float, card: Image.Image, face: Image.Image, tallest: int) -> Image.Image:
     """One picture: the clip and its words on the left, the dashboard's card on the right."""
     width = FACE_WIDTH + card.width + 3 * MARGIN
-    height = max(card.height, FACE_HEIGHT + 120) + 2 * MARGIN
+    height = max(tallest, FACE_HEIGHT + 120) + 2 * MARGIN
     picture = Image.new("RGB", (width, height), GROUND)
     picture.paste(face, (MARGIN, MARGIN))
     picture.paste(card, (FACE_WIDTH + 2 * MARGIN, MARGIN))
@@ -152,11 +157,12 @@ def composed(seconds: float, card: Image.Image, face: Image.Image) -> Image.Imag
     return picture.resize((WIDTH_PX, round(height * WIDTH_PX / width)), Image.Resampling.LANCZOS)
 
 
-def main(out: Path) -> None:
+def main(out: Path, recorded: Path | None) -> None:
     clip = faces()
-    shots = list(photographs(scores()))
+    shots = list(photographs(scores() if recorded is None else read(recorded)))
+    tallest, rate = max(card.height for _, card in shots), len(clip) / SECONDS
     pictures = [
-        composed(seconds, card, clip[min(int(seconds * len(clip) / SECONDS), len(clip) - 1)])
+        composed(seconds, card, clip[min(int(seconds * rate), len(clip) - 1)], tallest)
         for seconds, card in shots
     ]
     spans_ms = [round(1000 * (b - a)) for (a, _), (b, _) in pairwise(shots)] + [2000]
@@ -168,4 +174,5 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("docs/images/demo.webp"))
+    given = [Path(argument) for argument in sys.argv[1:]]
+    main(given[0] if given else Path("docs/images/demo.webp"), given[1] if given[1:] else None)
