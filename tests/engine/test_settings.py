@@ -99,3 +99,11 @@ def test_a_worker_gets_the_same_settings_whatever_its_environment(
     monkeypatch.setenv("UNDERTONE_CAPTURE__LOOP", "true")
     again = EngineSettings.model_validate_json(settings.model_dump_json())
     assert again == settings
+
+
+def test_chunks_that_are_no_whole_frames_are_refused_in_one_line() -> None:
+    with pytest.raises(
+        SettingsError, match=r"multiple of speech.frame_ms = 20, such as 40, got 50"
+    ):
+        load(speech={"frame_ms": 20})
+    assert load(speech={"frame_ms": 20}, capture={"chunk_ms": 40}).speech.frame_ms == 20
