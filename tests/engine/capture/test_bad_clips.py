@@ -96,3 +96,31 @@ def test_a_turned_clip_is_shown_upright(tmp_path: Path) -> None:
         pytest.skip("this ffmpeg cannot write a display rotation")
     faces = [m.has_face for m in read_clip(turned, load()) if isinstance(m, Video)]
     assert any(faces)
+
+
+def test_a_clip_of_pixels_that_are_not_square_is_made_square(tmp_path: Path) -> None:
+    plain = convert(tmp_path / "plain.mp4", "-an", "-t", "3")
+    squeezed = convert(
+        tmp_path / "squeezed.mp4", "-an", "-t", "3", "-vf", "scale=iw/2:ih,setsar=2/1"
+    )
+    boxes = [
+        [m.box for m in read_clip(path, load()) if isinstance(m, Video) and m.box is not None]
+        for path in (plain, squeezed)
+    ]
+    assert len(boxes[1]) == pytest.approx(len(boxes[0]), abs=2)
+    for a, b in zip(*boxes, strict=False):
+        assert b.width == pytest.approx(a.width, rel=0.15)
+        assert b.x == pytest.approx(a.x, abs=0.15 * a.width)
+
+
+def test_a_grey_portrait_and_a_huge_clip_are_looked_at(tmp_path: Path) -> None:
+    for name, picture in (
+        ("grey.mkv", "format=gray"),
+        ("portrait.mp4", "pad=iw:iw*2:0:(oh-ih)/2"),
+        ("huge.mp4", "scale=3840:2880"),
+        ("tiny.mp4", "scale=160:120"),
+    ):
+        path = convert(tmp_path / name, "-an", "-t", "0.6", "-vf", picture)
+        pictures = [m for m in read_clip(path, load()) if isinstance(m, Video)]
+        assert pictures
+        assert pictures[-1].has_face, name
