@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from models.recogniser.decoding import Transcription
@@ -25,11 +24,6 @@ def repetition(tokens: Sequence[int]) -> float:
                 for back in range(width):
                     repeated[index - back] = True
     return sum(repeated) / count
-
-
-def confidence(found: Transcription) -> float:
-    """Geometric mean of the tokens' probabilities, 0 to 1; 0 where nothing was written."""
-    return math.exp(found.mean_logprob) if found.text else 0.0
 
 
 def believed(found: Transcription, voiced_ns: int, spec: BeliefSpec) -> bool:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.inference.text.belief import believed, confidence, repetition
+from engine.inference.text.belief import believed, repetition
 from engine.inference.text.pieces import Reading
 from engine.inference.text.transcript import Passage, Transcript
 from models.recogniser.decoding import NOTHING, Transcription
@@ -127,4 +127,3 @@ def test_belief_asks_for_probable_words_that_fit_the_time() -> None:
     assert not believed(looped, 2 * S, spec)
     assert not believed(Transcription("and on", (1, 2), -0.01, False), S, spec)
     assert not believed(NOTHING, S, spec)
-    assert confidence(NOTHING) == 0.0
