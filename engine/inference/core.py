@@ -11,6 +11,7 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 from engine.backends.protocol import Backend
 from engine.inference.explanation import Said, contradict, is_due, present
@@ -50,8 +51,9 @@ from models.spec import MODALITIES
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
 MAX_WORDS, MAX_WORD = 256, 256
-MAX_DUE = 128
-"""Windows scored in one step: messages, requests and the supervisor are never behind more."""
+MAX_DUE, FIRST = 64, 32
+"""Windows scored in one step: messages, requests and the pulse are never behind more. Among them
+those of the streams that were here first, so that a crowd of newcomers silences nobody."""
 MAX_NUMBERED = 4096
 """Streams whose score numbers go on after they were forgotten: those that were scored last."""
 MAX_RELEASED = 4096
@@ -300,7 +302,8 @@ class InferenceCore:
         timeout_ns = self._settings.stream_timeout_s * 1e9
         # Those that waited longest first: a step takes a bounded number, the next one the rest.
         known = [self._streams[name] for name in names if name in self._streams]
-        for state in sorted(known, key=lambda state: (state.deadline_ns, state.name)):
+        first = set(islice(self._streams, FIRST))
+        for state in sorted(known, key=lambda s: (s.name not in first, s.deadline_ns, s.name)):
             name = state.name
             if len(due) >= MAX_DUE:
                 self._touched.add(name)

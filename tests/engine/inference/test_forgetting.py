@@ -107,6 +107,17 @@ def test_a_step_scores_a_bounded_number_of_streams_and_the_next_one_the_rest(
             core.push(sound(seq, stream=name), T0 + 40 * (seq + 1) * MS)
     now_ns, batches = T0 + 1_000 * MS, []
     while (deadline_ns := core.next_deadline_ns()) is not None and deadline_ns <= now_ns:
-        batches.append([score.envelope.stream for score in core.due(now_ns)])
+        batches.append([score.envelope.stream for score in core.pop_ready(now_ns)])
     assert [len(batch) for batch in batches if batch] == [4, 4, 2]
     assert sorted(name for batch in batches for name in batch) == names
+
+
+def test_streams_that_were_here_first_are_scored_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_DUE", 3)
+    monkeypatch.setattr(module, "FIRST", 1)
+    core, _ = make_core()
+    for seq in range(13):
+        for name in ("zoe", "a", "b", "c", "d"):
+            core.push(sound(seq, stream=name), T0 + 40 * (seq + 1) * MS)
+    now_ns = T0 + 1_000 * MS
+    assert [score.envelope.stream for score in core.pop_ready(now_ns)] == ["zoe", "a", "b"]
