@@ -296,6 +296,40 @@ def inspect(
         inspection.show(found, console)
 
 
+@app.command("search")
+def search_command(
+    corpus: Annotated[list[Path], typer.Option(help="A corpus of any known format; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder of the search and its trials.")],
+    setting: Annotated[
+        list[str],
+        typer.Option("--range", help="KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A|B; repeatable."),
+    ],
+    recipe: RecipeOption = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
+    overrides: SetOption = None,
+    features: FeaturesOption = None,
+) -> None:
+    """Search a recipe's settings on the validation split; goes on where it stopped."""
+    from trainer.recipe import RecipeError
+
+    try:
+        import optuna  # noqa: F401
+
+        from trainer.search import parse_range, search
+    except ModuleNotFoundError as error:
+        extra = "search" if error.name == "optuna" else "train"
+        _fail(f'needs {error.name}: pip install "undertone[{extra}]"')
+    try:
+        ranges = [parse_range(text) for text in setting]
+    except RecipeError as error:
+        _fail(str(error))
+    code = search(
+        corpus, out, features or out / "features", recipe, tuple(overrides or ()), ranges, trials
+    )
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command()
 def adapter(
     corpus: Annotated[Path, typer.Option(help="A corpus with sound and transcripts.")],

@@ -228,7 +228,7 @@ class _Loop:
             done = self._epoch(epoch)
             # Every process scores the split itself; the last bits of a sum may differ between
             # them, the choice of the best epoch and of when to stop may not.
-            score = self.team.one(_selection_score(done))
+            score = self.team.one(validation_score(done))
             self.history = replace(self.history, epochs=(*self.history.epochs, done))
             if score < self.history.best_score:
                 self.history = replace(self.history, best_epoch=epoch, best_score=score)
@@ -375,7 +375,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _selection_score(epoch: Epoch) -> float:
+def validation_score(epoch: Epoch) -> float:
     """Mean validation MAE of the corpora and of the flows that they have, each counting alike."""
     errors = [value for name, value in epoch.valid.items() if name.endswith("/mae")]
     if not errors:

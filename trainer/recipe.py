@@ -392,6 +392,15 @@ def _kind(corpus: Corpus, modality: str) -> str:
     return "bundle" if modality in corpus.modalities else "none"
 
 
+def with_overrides(recipe: Recipe, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe with other values, as ``--set`` gives them.
+
+    Raises:
+        RecipeError: an unknown key, or a value out of range.
+    """
+    return _resolve(recipe.model_dump(mode="json"), overrides, recipe.name)
+
+
 def with_seeds(recipe: Recipe, seeds: int | None) -> Recipe:
     """The recipe with another number of seeds."""
     if seeds is None:

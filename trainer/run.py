@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +212,8 @@ class Pipeline:
         """Train every seed, resuming where each stopped."""
         return tuple(self.fit_seed(seed) for seed in range(self.recipe.training.seeds))
 
-    def fit_seed(self, seed: int) -> Fitted:
-        """Train one seed, resuming where it stopped."""
+    def fit_seed(self, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
+        """Train one seed, resuming where it stopped; ``on_epoch`` is told of each epoch."""
         data, shapes = self.data, self.assembly.shapes
         training = self.recipe.training
         self._keep_recipe()
@@ -232,7 +232,12 @@ class Pipeline:
         title = f"{self.recipe.name}: seed {seed + 1} of {max(training.seeds, seed + 1)}"
         whole = self.progress.task(title, training.epochs * len(train))
         with whole as advance, self.stop.within_training():
-            hooks = Hooks(advance, partial(self._say_epoch, seed), self.stop.asked)
+
+            def say(epoch: Epoch) -> None:
+                self._say_epoch(seed, epoch)
+                on_epoch(epoch)
+
+            hooks = Hooks(advance, say, self.stop.asked)
             folder = self.results.seed_folder(seed)
             return fit(
                 model, train, valid, self.recipe, folder, seed, self.team, hooks, data.digest
