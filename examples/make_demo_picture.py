@@ -31,7 +31,7 @@ from clients.reading import RecordingFile
 from engine.cli import SAMPLES
 from engine.wire.messages import Score
 
-PERIOD_S, WIDTH_PX, QUALITY = 1.0, 920, 48
+PERIOD_S, WIDTH_PX, QUALITY = 1.0, 900, 44
 """Of the picture: one photograph a second keeps it below 300 kB."""
 START_MS = 1_764_230_400_000
 """What the page's clock shows at the clip's beginning."""
