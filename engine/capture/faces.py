@@ -211,15 +211,17 @@ class FaceReader:
         handed = [track for track in visible if track.track_id in self._handed]
         others = [track for track in visible if track.track_id not in self._handed]
         most = (handed + others)[: max(2, self._max_faces)]
-        # A still face rests for one picture after it was followed.
-        known = [t for t in most if not (t.still and t.seen_ns == self._looked_ns)]
+        self._since += 1
+        every = min(self._detect_every, SOON) if self._tracker.expects else self._detect_every
+        due = self._since >= every
+        # A still face rests for one picture after it was followed, but never in a search: what a
+        # whole picture says of its place is coarser, and the crop would jump.
+        known = [t for t in most if due or not (t.still and t.seen_ns == self._looked_ns)]
         self._looked_ns = t_ns
         seen = {t.track_id: self._detector.follow(picture, t.frame) for t in known}
         self._tracker.follow(seen, t_ns)
-        self._since += 1
         lost = any(detection is None for detection in seen.values())
-        every = min(self._detect_every, SOON) if self._tracker.expects else self._detect_every
-        if self._since >= every or lost or not self._tracker.visible:
+        if due or lost or not self._tracker.visible:
             self._tracker.add(self._found(picture), t_ns)
             self._since = 0
 
