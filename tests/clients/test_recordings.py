@@ -14,7 +14,7 @@ from clients.reading import RecordingFile
 from clients.record import Parquet, RecordError, new_recording, open_recording, parts_of
 from clients.rotation import Limits, Rotating, files_of
 from engine.wire.messages import Score
-from engine.wire.rows import Row, row_of
+from engine.wire.rows import NAMES, Row, row_of
 from tests.support.messages import scores
 from tests.support.scores import make_score
 
@@ -224,7 +224,7 @@ def test_a_csv_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
 def test_a_csv_line_of_another_length_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", rows_of(1))
     path.write_text(path.read_text() + "1,2,3\n")
-    with pytest.raises(RecordError, match="line 3: expected 54 cells, got 3"):
+    with pytest.raises(RecordError, match=f"line 3: expected {len(NAMES)} cells, got 3"):
         list(RecordingFile(path).rows())
 
 

@@ -81,7 +81,7 @@ def test_score_writes_one_json_line_per_score(tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
     done = engine("score", "sample", "--out", str(out))
     assert done.returncode == 0
-    scores = [json.loads(line) for line in out.read_text().splitlines()]
-    assert done.stdout.startswith(f"{len(scores)} scores")
-    assert len(scores) > 1
-    assert [score["envelope"]["seq"] for score in scores] == list(range(len(scores)))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert done.stdout.startswith(f"{len(rows)} scores")
+    assert len(rows) > 1
+    assert [row["seq"] for row in rows] == list(range(len(rows)))
