@@ -23,10 +23,10 @@ from typing import Any, BinaryIO, Protocol, TextIO
 from clients.columns import to_cell
 from engine.wire.rows import COLUMNS, NAMES, Column, Row
 
-PART_ROWS = 1_000
+PART_ROWS, BLOCK_BYTES = 1_000, 1 << 22
 SYNC_S = 10.0
 """A killed machine (not: a killed recorder) loses at most this."""
-GROUP_ROWS = 8_000
+GROUP_ROWS = 4_000
 """Rows joined at a time: a row group of the finished Parquet file."""
 
 
@@ -188,13 +188,14 @@ class Parquet:
     def __init__(self, path: Path) -> None:
         try:
             import pyarrow as arrow
+            import pyarrow.json as arrow_json
             import pyarrow.parquet as parquet
         except ImportError:
             raise RecordError('Parquet needs pyarrow: pip install -e ".[parquet]"') from None
-        self._arrow, self._parquet = arrow, parquet
+        self._arrow, self._json, self._parquet = arrow, arrow_json, parquet
         self._path = path
         self._lock = _lock(path)
-        self._rows: list[Row] = []
+        self._rows = 0
         self._since_s = time.monotonic()
         self._parts: list[Path] = []
         self._bytes = 0
@@ -204,10 +205,15 @@ class Parquet:
 
     def write(self, row: Row) -> None:
         """Collect a row; a full part is written."""
-        self._tail.write(row)
-        self._rows.append(row)
-        if len(self._rows) >= PART_ROWS:
-            self._write_part()
+        try:
+            self._tail.write(row)
+            self._rows += 1
+            if self._rows >= PART_ROWS:
+                self._write_part()
+        except OSError:  # a full disk: parts and tail stay as they are, and can be read
+            self._closed = True
+            self._let_go()
+            raise
 
     def tick(self) -> None:
         """Write a part of what has waited for ``SYNC_S``."""
@@ -225,17 +231,23 @@ class Parquet:
         self._write_part()
         self._put(self._joined(), self._path)
         self._closed = True
-        self._tail.close()
         for left in (*self._parts, _tail(self._path, len(self._parts))):
             left.unlink()
-        Path(self._lock.name).unlink()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the tail, and give the name free."""
+        with contextlib.suppress(OSError):
+            self._tail.close()
+        Path(self._lock.name).unlink(missing_ok=True)
         self._lock.close()
 
     def _joined(self) -> Iterator[Any]:
         """All rows, in tables of some ``GROUP_ROWS``: a long recording is never held whole."""
         waiting: list[Any] = []
         for part in self._parts:
-            waiting.append(self._parquet.read_table(part))
+            with self._parquet.ParquetFile(part) as opened:
+                waiting.append(opened.read(use_threads=False))
             if sum(len(table) for table in waiting) >= GROUP_ROWS:
                 yield self._arrow.concat_tables(waiting)
                 waiting = []
@@ -246,17 +258,25 @@ class Parquet:
         self._since_s = time.monotonic()
         if not self._rows:
             return
-        part = _part(self._path, len(self._parts))
-        table = self._arrow.Table.from_pylist(
-            [row.values() for row in self._rows], schema=self._schema
-        )
-        self._put(iter([table]), part)
+        part, tail = _part(self._path, len(self._parts)), _tail(self._path, len(self._parts))
+        self._put(iter([self._read(tail)]), part)
         self._tail.close()
-        _tail(self._path, len(self._parts)).unlink()
+        tail.unlink()
         self._parts.append(part)
         self._tail = JsonLines(_tail(self._path, len(self._parts)))
         self._bytes += part.stat().st_size
-        self._rows = []
+        self._rows = 0
+
+    def _read(self, tail: Path) -> Any:
+        """The rows of a tail as a table. Arrow reads the lines itself: of Python's lists it would
+        make arrays through pandas where that is installed, which takes 40 MB."""
+        return self._json.read_json(
+            tail,
+            read_options=self._json.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=self._json.ParseOptions(
+                explicit_schema=self._schema, unexpected_field_behavior="error"
+            ),
+        )
 
     def _put(self, tables: Iterator[Any], path: Path) -> None:
         partial = path.with_suffix(".unfinished")

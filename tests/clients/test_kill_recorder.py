@@ -25,7 +25,7 @@ def script() -> str:
 
 
 def seqs(path: Path) -> list[int]:
-    return [row.seq for row in RecordingFile(path).rows()]
+    return [row.score.envelope.seq for row in RecordingFile(path).rows()]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
