@@ -15,6 +15,8 @@ from engine.capture.devices import Device, list_cameras, list_microphones, porta
 from engine.settings import EngineSettings
 from models.bundle import Bundle
 
+DISTRIBUTION = "undertone-sentiment"
+"""The product's name on the package index."""
 EXTRAS = {
     "microphone": "sounddevice",
     "train": "torch",
@@ -126,7 +128,7 @@ def _version(package: str) -> str | None:
 
 def _packages() -> list[Check]:
     found = []
-    for requirement in requires("undertone") or () if _version("undertone") else ():
+    for requirement in requires(DISTRIBUTION) or () if _version(DISTRIBUTION) else ():
         if "extra ==" in requirement:
             continue
         name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]

@@ -47,7 +47,7 @@ def scores() -> list[Score]:
     """Score the sample offline."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "scores.jsonl"
-        command = [sys.executable, "-m", "undertone", "score", "sample", "--out", str(out)]
+        command = [sys.executable, "-m", "engine.front", "score", "sample", "--out", str(out)]
         environment = {**os.environ, "UNDERTONE_WORDS__PUBLISH": "true"}
         subprocess.run(command, check=True, env=environment)
         return read(out)
@@ -61,7 +61,7 @@ def read(recorded: Path) -> list[Score]:
 @contextlib.contextmanager
 def dashboard() -> Iterator[str]:
     """The real page, of a dashboard without an engine; gives its address."""
-    command = [sys.executable, "-m", "undertone", "dashboard", "--port", "0"]
+    command = [sys.executable, "-m", "engine.front", "dashboard", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

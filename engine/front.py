@@ -1,8 +1,9 @@
 """The ``undertone`` command: engine and clients under one roof.
 
-The only module that knows both: the engine never imports a client, and a client knows the engine's
-wire alone. It adds what needs the two together, ``demo`` and ``run --dashboard``, and gives every
-command its place and its examples in the help.
+The engine never imports a client, and a client knows the engine's wire alone. So other packages
+bring their commands as entry points of the group ``undertone.commands`` (pyproject.toml), each a
+typer application. This module adds what needs the two together, ``demo`` and ``run --dashboard``,
+and gives every command its place and its examples in the help.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from clients.cli import app as clients_app
 from engine.cli import UsageError, read_settings, tell
 from engine.cli import app as engine_app
 from engine.cli import run as engine_run
 from engine.cluster.cli import app as cluster_app
+from engine.doctor import DISTRIBUTION
 
-DISTRIBUTION = "undertone-sentiment"
+PLUGINS = "undertone.commands"
+"""Group of the entry points that bring commands of other packages."""
 DASHBOARD_NEEDS = ("starlette", "uvicorn", "websockets")
 DASHBOARD_PORT = 8765
 DASHBOARD_START_S = 20.0
@@ -182,7 +184,7 @@ def dashboard_beside(arguments: list[str]) -> Iterator[str]:
         UsageError: the dashboard could not be started; its own line.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "undertone", LIFELINE, "dashboard", *arguments],
+        [sys.executable, "-m", "engine.front", LIFELINE, "dashboard", *arguments],
         stdin=subprocess.PIPE,  # its lifeline: a child outlives neither a tidy nor a killed parent
         stderr=subprocess.PIPE,
         text=True,
@@ -281,9 +283,10 @@ def _with_dashboard() -> Callable[..., None]:
 
 
 def _gather() -> None:
-    """Put every command of the engine and of the clients under this roof."""
+    """Put every command of the engine and of the installed plug-ins under this roof."""
     found: dict[str, Callable[..., Any]] = {"demo": demo}
-    for source in (engine_app, clients_app):
+    plugins = [point.load() for point in importlib.metadata.entry_points(group=PLUGINS)]
+    for source in (engine_app, *plugins):
         for info in source.registered_commands:
             assert info.callback is not None
             found[info.name or info.callback.__name__] = info.callback

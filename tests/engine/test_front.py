@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-import undertone
 from clients import Subscriber
 from clients.control import Control
+from engine import front
 from engine.wire.fields import WireError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = 30.0
 
 
@@ -42,13 +42,13 @@ def undertone_command(
     *arguments: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "undertone", *arguments],
+        [sys.executable, "-m", "engine.front", *arguments],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=50, check=False, env=environment,
     )  # fmt: skip
 
 
 def commands() -> dict[str, Any]:
-    return dict(get_command(undertone.app).commands)  # type: ignore[attr-defined]
+    return dict(get_command(front.app).commands)  # type: ignore[attr-defined]
 
 
 def test_the_help_names_every_command_of_engine_and_clients_in_groups() -> None:
@@ -60,8 +60,8 @@ def test_the_help_names_every_command_of_engine_and_clients_in_groups() -> None:
 
 
 def test_every_command_has_a_place_and_examples_that_it_understands() -> None:
-    assert set(undertone.HELP) == set(commands())
-    for name, (_, examples) in undertone.HELP.items():
+    assert set(front.HELP) == set(commands())
+    for name, (_, examples) in front.HELP.items():
         assert examples
         for example in examples:
             program, command, *given = undertone_words(example)
@@ -110,7 +110,7 @@ class Running:
 
     def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "undertone", *arguments],
+            [sys.executable, "-m", "engine.front", *arguments],
             cwd=REPOSITORY, env=environment, text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
