@@ -1,8 +1,9 @@
 """An engine of made-up scores that move: ``stage.py ENDPOINT STREAMS HZ [PAST_S]``.
 
 STREAMS is a comma-separated list of names; one that begins with ``mute`` has no value, for lack
-of voice and face. ``PAST_S`` seconds of history are published first, stamped as if they had been
-published in time. Each line of standard input is a mark for the next score of every stream.
+of voice and face. ``PAST_S`` seconds of history are published first: their windows ended in the
+past, but they are sent now, or a client would take them for a recording that is replayed. Each
+line of standard input is a mark for the next score of every stream.
 Prints its endpoint, then every score of the present as a line: stream, seq, valence.
 """
 
@@ -80,7 +81,7 @@ def main() -> None:
     past_s = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
     hop_ns = round(S / rate_hz)
     seq = 0
-    with ScorePublisher(endpoint, stamps=False) as publisher:
+    with ScorePublisher(endpoint) as publisher:
         print(publisher.endpoint, flush=True)
         if past_s:
             while not publisher.greet():

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from scipy.signal import fftconvolve, resample_poly
 
 from engine.wire import jpeg
+from engine.wire.clock import MAX_SLEW
 from engine.wire.messages import Audio, Score, Video
 from engine.wire.sockets import IngestReceiver, ScoreReceiver
 from tests.support.dashboards import dashboard, engine, free_endpoint, stage
@@ -411,7 +412,8 @@ def test_what_a_browser_captures_is_what_its_devices_gave(
     starts = np.array([message.envelope.t_start_ns for message in sound])
     gaps = sum(message.gap_samples for message in sound)
     if gaps == 0:
-        assert set(np.diff(starts).tolist()) == {50_000_000}
+        # The count of samples is held to our clock: a chunk's time is steered, and never by more.
+        assert np.abs(np.diff(starts) - 50_000_000).max() <= 50_000_000 * 2 * MAX_SLEW
     assert max(message.level_dbfs for message in sound) > -40
     assert any(message.has_face for message in pictures)
     assert {jpeg.opened(m).crop.shape for m in pictures if m.has_face} == {(48, 48, 3)}
