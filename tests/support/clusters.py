@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from tests.support.peers import ENVIRONMENT, REPOSITORY, free_endpoint
 
 SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
 PATIENCE_S = 50.0
+PAUSE_S = 2.0
+"""A stream that was silent for longer may owe more than the windows that are caught up with."""
 
 
 @dataclass
@@ -151,6 +154,20 @@ class Watcher:
             lengths = {name: len(self.seqs[name]) - before[name] for name in streams}
             assert time.monotonic() < end_s, f"no {scores} further scores: {lengths}"
             time.sleep(0.05)
+
+    def lost_without_a_pause(self) -> int:
+        """Scores that are missing though their stream was not silent for ``PAUSE_S``.
+
+        How long a move takes, and so what it costs, depends on the machine and is for benchmarks.
+        """
+        lost = 0
+        for name, seqs in self.seqs.items():
+            came_ns = self.came_ns[name]
+            for (before, after), (left_ns, back_ns) in zip(
+                pairwise(seqs), pairwise(came_ns), strict=True
+            ):
+                lost += max(0, after - before - 1) * (back_ns - left_ns < PAUSE_S * 1e9)
+        return lost
 
     def is_in_order_and_once(self) -> bool:
         """Whether every stream's scores came in order, none twice."""

@@ -59,7 +59,7 @@ def test_an_upgrade_moves_every_stream_to_the_new_bundle_and_loses_no_window(
             models = seen.models[name]
             assert models == sorted(models, key=[old.sha256, sha256].index)
             assert set(models) == {old.sha256, sha256}
-        assert sum(seen.missing.values()) == 0
+        assert seen.lost_without_a_pause() == 0
         assert seen.is_in_order_and_once()
 
         refused = operate("upgrade", str(tmp_path / "none"), "--directory", running.directory)
