@@ -81,7 +81,7 @@ def opened(browser: Browser, url: str, faults: list[str], **options: object) -> 
     return page
 
 
-def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:
+def await_true(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come true"
