@@ -126,7 +126,7 @@ def store(graph: Any, names: Collection[str], axis: int) -> None:
 
 def store_table(graph: Any, name: str) -> None:
     """Keep a table that rows are looked up in as int8 with a step per row, in memory too."""
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     (table,) = [item for item in graph.initializer if item.name == name]
     whole, step = _whole(numpy_helper.to_array(table), 0)
@@ -137,6 +137,16 @@ def store_table(graph: Any, name: str) -> None:
             numpy_helper.from_array(step, f"{name}_scale"),
         ]
     )
+    look_up_whole(graph, name)
+
+
+def look_up_whole(graph: Any, name: str) -> bool:
+    """Let every lookup in table ``name`` read its int8 form; return whether there was one.
+
+    The int8 rows are ``{name}_quantized`` and their steps ``{name}_scale``.
+    """
+    from onnx import helper
+
     lookups = [
         (index, node)
         for index, node in enumerate(graph.node)
@@ -152,6 +162,7 @@ def store_table(graph: Any, name: str) -> None:
         ]
         for offset, item in enumerate(added, 1):
             graph.node.insert(index + offset, item)
+    return bool(lookups)
 
 
 def _whole(values: Any, axis: int) -> tuple[Any, Any]:

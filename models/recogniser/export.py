@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.quantisation import quantise_products, store
+from models.quantisation import look_up_whole, quantise_products, store
 from models.recogniser.network import (
     CrossStates,
     DecoderStep,
@@ -129,23 +129,6 @@ def quantise(source: Path, target: Path) -> None:
 
 def _share_head(graph: Any) -> None:
     """Look tokens up in the quantised head: drops the float copy that the table would keep."""
-    from onnx import helper
-
-    lookups = [
-        (index, node)
-        for index, node in enumerate(graph.node)
-        if node.op_type == "Gather" and node.input[0] == HEAD
-    ]
-    for index, node in reversed(lookups):
-        out, tokens = node.output[0], node.input[1]
-        node.input[0], node.output[0] = f"{HEAD}_quantized", f"{out}_stored"
-        added = [
-            helper.make_node("Cast", [f"{out}_stored"], [f"{out}_whole"], to=1),
-            helper.make_node("Gather", [f"{HEAD}_scale", tokens], [f"{out}_step"], axis=0),
-            helper.make_node("Mul", [f"{out}_whole", f"{out}_step"], [out]),
-        ]
-        for offset, item in enumerate(added, 1):
-            graph.node.insert(index + offset, item)
-    if lookups:
+    if look_up_whole(graph, HEAD):
         (table,) = [item for item in graph.initializer if item.name == HEAD]
         graph.initializer.remove(table)
