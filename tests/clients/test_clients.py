@@ -57,7 +57,7 @@ def test_a_new_subscriber_gets_the_last_score_at_once() -> None:
 
 
 def test_the_age_of_the_latest_score_is_counted_from_its_publication() -> None:
-    script = "a:3,wait:1500,subscriber,hold"
+    script = "a:3,wait:1500,tell,subscriber,hold"
     with publisher(script) as endpoint, Subscriber(endpoint) as subscriber:
         end = time.monotonic() + 10
         while subscriber.latest() is None and time.monotonic() < end:

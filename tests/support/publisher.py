@@ -2,7 +2,8 @@
 
 SCRIPT is a comma-separated list: ``NAME:SEQ`` publishes a score, ``NAME:SEQ:nil`` one without a
 value, ``wait:MS`` waits, ``noise`` sends something malformed, ``hold`` waits for the end of
-standard input, ``beat`` sends a status and a score of ``beat`` for ever.
+standard input, ``beat`` sends a status and a score of ``beat`` for ever. The endpoint is printed at
+the start, or at ``tell``: nobody can hear what was said before.
 """
 
 import sys
@@ -38,12 +39,16 @@ def beat(publisher: ScorePublisher) -> None:
 
 def main() -> None:
     with ScorePublisher(sys.argv[1]) as publisher:
-        print(publisher.endpoint, flush=True)
-        for step in sys.argv[2].split(","):
+        steps = sys.argv[2].split(",")
+        if "tell" not in steps:
+            print(publisher.endpoint, flush=True)
+        for step in steps:
             name, _, value = step.partition(":")
             if name == "subscriber":
                 while not publisher.greet():
                     publisher.raw.poll(100)
+            elif name == "tell":
+                print(publisher.endpoint, flush=True)
             elif name == "wait":
                 time.sleep(float(value) / 1000)
             elif name == "noise":
