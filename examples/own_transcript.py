@@ -1,8 +1,8 @@
 """Your own transcript: what your speech recogniser heard, sent beside a stream that runs.
 
 Reads lines from standard input; each is taken as said just now, in the stream's own clock. Scores
-whose window it covers say ``text given`` where the engine has a text encoder (the extra ``text``
-and a bundle with one); otherwise its status counts the transcript as unavailable.
+say ``text given`` where transcripts cover half of the window's speech and the engine has a text
+encoder (in the packaged bundle); without one its status counts the transcript as unavailable.
 
 Usage: echo "what a wonderful day" | python examples/own_transcript.py [STREAM [INGEST [SCORES]]]
 """

@@ -233,12 +233,7 @@ class Assembly:
             self.extractors.append(MelExtractor(self._reader))
             return
         if choice.kind == "recogniser":
-            hears = self._recogniser(_source(choice))
-            self.audio_spec = hears.tone_spec
-            self.made["audio_encoder"] = hears.graphs["recogniser_lower"]
-            self.extractors.append(
-                ToneExtractor(self._ear, hears.tone, hears.tone_spec, hears.identity)
-            )
+            self._add_tone(Path(_source(choice)))
             return
         if choice.kind == "transformers":
             self.audio_spec = spec = speech_spec(_source(choice), choice.layer)
@@ -246,7 +241,10 @@ class Assembly:
             identity = f"speech/{spec.source}/{spec.layer}/1"
         else:
             bundle = self._open(choice.source)
-            module = load_modules(bundle).get("audio_encoder")
+            if bundle.config.recogniser is not None:
+                self._add_tone(bundle.directory)
+                return
+            module = load_modules(bundle, skip_others=True).get("audio_encoder")
             spec_there = bundle.config.audio_encoder
             if not isinstance(module, VoiceEncoder) or spec_there is None:
                 raise AssemblyError(f"{bundle.directory}: has no voice encoder")
@@ -255,6 +253,15 @@ class Assembly:
             identity = f"voice/{bundle.config.name}/{weights_digest(module)}"
         self.extractors.append(
             VoiceFrameExtractor(self._mel, self._reader, encoder, spec, identity)
+        )
+
+    def _add_tone(self, folder: Path) -> None:
+        """The tone of a voice, out of a recogniser's middle layers."""
+        hears = self._recogniser(folder)
+        self.audio_spec = hears.tone_spec
+        self.made["audio_encoder"] = hears.graphs["recogniser_lower"]
+        self.extractors.append(
+            ToneExtractor(self._ear, hears.tone, hears.tone_spec, hears.identity)
         )
 
     def _add_text(self, choice: EncoderChoice) -> None:
@@ -278,21 +285,28 @@ class Assembly:
                 return
             encoder, identity = TextEncoder(spec), f"text/{source}/{choice.layer}/1"
         else:
-            bundle = self._open(choice.source)
-            if bundle.config.text_encoder is None:
-                raise AssemblyError(f"{bundle.directory}: has no text encoder")
-            self.text_spec = spec = bundle.config.text_encoder
-            identity = f"text/{spec.source}/{spec.layer}/1"
-            if spec.adapter is not None:
-                self.adapter = bundle.directory / spec.adapter
-                identity = f"tuned-text/{bundles.digest(self.adapter)}/{spec.source}/{spec.layer}"
-            if self.recipe.encoders.text_simulation.kind == "recogniser":
-                self._add_graph_of_text(bundle, spec, identity)
-                return
-            encoder = TextEncoder(spec, folder=bundle.directory)
+            self.extractors.append(self._text_of(self._open(choice.source)))
+            return
         self.extractors.append(TextFrameExtractor(encoder, spec.dim, identity))
 
-    def _add_graph_of_text(self, bundle: Bundle, spec: TextEncoderSpec, identity: str) -> None:
+    def _text_of(self, bundle: Bundle) -> TextFrameExtractor:
+        """The text encoder of a bundle: its graph, where it has one or a recogniser needs one."""
+        spec = bundle.config.text_encoder
+        if spec is None:
+            raise AssemblyError(f"{bundle.directory}: has no text encoder")
+        self.text_spec = spec
+        identity = f"text/{spec.source}/{spec.layer}/1"
+        if spec.adapter is not None:
+            self.adapter = bundle.directory / spec.adapter
+            identity = f"tuned-text/{bundles.digest(self.adapter)}/{spec.source}/{spec.layer}"
+        has_graph = spec.tokenizer is not None and "text_encoder" in bundle.config.graphs
+        if has_graph or self.recipe.encoders.text_simulation.kind == "recogniser":
+            return self._graph_of_text(bundle, spec, identity)
+        return TextFrameExtractor(TextEncoder(spec, folder=bundle.directory), spec.dim, identity)
+
+    def _graph_of_text(
+        self, bundle: Bundle, spec: TextEncoderSpec, identity: str
+    ) -> TextFrameExtractor:
         """Read transcripts as the engine does: by an 8-bit graph, made here where there is none."""
         if spec.tokenizer is not None and "text_encoder" in bundle.config.graphs:
             graph, tokenizer = bundle.path("text_encoder"), bundle.directory / spec.tokenizer
@@ -309,9 +323,7 @@ class Assembly:
         self.made["text_encoder"] = graph
         self.taken[TOKENIZER] = tokenizer
         encoder = OnnxTextEncoder(graph, tokenizer, spec.dim, spec.max_tokens)
-        self.extractors.append(
-            TextFrameExtractor(encoder, spec.dim, f"text-graph/{bundles.digest(graph)}")
-        )
+        return TextFrameExtractor(encoder, spec.dim, f"text-graph/{bundles.digest(graph)}")
 
     def _add_video(self, choice: EncoderChoice) -> None:
         if choice.kind == "features":
@@ -328,7 +340,7 @@ class Assembly:
             identity = f"vision/{spec.source}/{spec.layer}/1"
         else:
             bundle = self._open(choice.source)
-            module = load_modules(bundle).get("video_encoder")
+            module = load_modules(bundle, skip_others=True).get("video_encoder")
             spec_there = bundle.config.video_encoder
             if not isinstance(module, FaceEncoder) or spec_there is None:
                 raise AssemblyError(f"{bundle.directory}: has no face encoder")
@@ -348,6 +360,9 @@ class Assembly:
             return
         elif choice.kind == "bundle":
             bundle = self._open(choice.source)
+            if bundle.config.recogniser is not None:
+                self._add_spoken(bundle.directory, bundle)
+                return
             modules, config = load_modules(bundle), bundle.config
             voice, student = modules.get("audio_encoder"), modules.get("text_simulation")
             specs = (config.audio_encoder, config.text_simulation)
@@ -363,20 +378,7 @@ class Assembly:
                     behind = extractor  # its frames of the clip in hand are at hand
             self.extractors.append(StudentExtractor(behind, student, specs[1], identity))
         elif choice.kind == "recogniser":
-            hears = self._recogniser(str(choice.source))
-            (text,) = [one for one in self.extractors if isinstance(one, TextFrameExtractor)]
-            self.made |= hears.graphs
-            self.taken |= hears.files
-            self.extractors.append(
-                SpokenTextExtractor(
-                    self._ear,
-                    hears.write,
-                    text.read,
-                    text.shape[0],
-                    f"spoken/{hears.identity}/{text.identity}",
-                    frozenset(self.recipe.transcripts),
-                )
-            )
+            self._add_spoken(Path(str(choice.source)), None)
         elif choice.kind == "llm":
             settings = LlmSettings(
                 speech=str(choice.speech),
@@ -397,8 +399,33 @@ class Assembly:
                 LlmExtractor(self._reader, LlmTextSimulation(settings), identity)
             )
 
-    def _recogniser(self, source: str) -> Recogniser:
-        folder = Path(source)
+    def _add_spoken(self, folder: Path, bundle: Bundle | None) -> None:
+        """Words that a recogniser hears, read by the corpus's text encoder or the bundle's."""
+        hears = self._recogniser(folder)
+        texts = [one for one in self.extractors if isinstance(one, TextFrameExtractor)]
+        if not texts and bundle is not None:
+            texts = [self._text_of(bundle)]  # no clip has a transcript: it reads spoken words only
+        if not texts:
+            raise AssemblyError(
+                "encoders.text_simulation: a recogniser's words need a text encoder out of a "
+                "bundle, frozen, and clips with transcripts: set encoders.text, or take the "
+                "words from a bundle, too"
+            )
+        (text,) = texts
+        self.made |= hears.graphs
+        self.taken |= hears.files
+        self.extractors.append(
+            SpokenTextExtractor(
+                self._ear,
+                hears.write,
+                text.read,
+                text.shape[0],
+                f"spoken/{hears.identity}/{text.identity}",
+                frozenset(self.recipe.transcripts),
+            )
+        )
+
+    def _recogniser(self, folder: Path) -> Recogniser:
         if self.hears is None:
             self.hears = Recogniser.open(folder)
         elif self.hears.folder != folder:

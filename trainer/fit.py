@@ -330,7 +330,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """
     free = {
         "seeds", "device", "robustness", "patience", "threads", "workers",
-        "checkpoint_minutes", "compile",
+        "checkpoint_minutes",
     }  # fmt: skip
     if recipe.optimiser.schedule == "step":
         free.add("epochs")

@@ -250,8 +250,6 @@ class Training(Section):
     """Processes that read and pad batches; 0: a thread does."""
     checkpoint_minutes: float = Field(10.0, gt=0)
     """A checkpoint within an epoch, too, this often; SIGTERM makes one at once."""
-    compile: bool = False
-    """Run the network through torch.compile: slow to start, faster steps on a GPU."""
 
     batch: int = Field(128, ge=1)
     epochs: int = Field(25, ge=1)
@@ -263,6 +261,14 @@ class Training(Section):
     """Measure the error over rates of lost frames, too: twenty more passes over the test split."""
     mixed_precision: bool = True
     """bfloat16 autocast: everything on a GPU, the encoders on a CPU that computes in it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_compile(cls, given: Any) -> Any:
+        """Recipes of finished runs name ``compile``, which never did anything."""
+        if isinstance(given, dict):
+            return {key: value for key, value in given.items() if key != "compile"}
+        return given
 
 
 class Recipe(Section):

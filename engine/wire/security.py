@@ -196,13 +196,18 @@ class ClientSecurity:
     def watch(self, socket: zmq.Socket[bytes], endpoint: str) -> ConnectionWatch:
         """Apply the keys and watch for a refusal."""
         self.apply(socket)
-        return ConnectionWatch(socket, endpoint)
+        return ConnectionWatch(socket, endpoint, keyed=True)
 
 
 class ConnectionWatch:
-    """Listens to a socket's monitor: a refused handshake is an error, a lost connection is told."""
+    """Listens to a socket's monitor: a refused handshake is an error, a lost connection is told.
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+    Only a client with a key (``keyed``) can be refused. One without notices changes alone: its
+    handshakes break off, too, where a server hangs or ends.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str, keyed: bool) -> None:
+        self._keyed = keyed
         self._monitor = socket.get_monitor_socket(REFUSALS | BREAKS | CHANGES)
         self._changes: deque[bool] = deque(maxlen=MAX_CHANGES)
         self._socket = socket
@@ -217,6 +222,8 @@ class ConnectionWatch:
                 connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
                 self._breaks = 0 if connected else self._breaks
                 self._changes.append(connected)
+                continue
+            if not self._keyed:
                 continue
             self._breaks += 1
             if event != BREAKS or self._breaks >= MAX_BREAKS:

@@ -389,7 +389,7 @@ class ScoreReceiver(_Socket):
         self._zmq.rcvhwm = CLIENT_QUEUE
         if security is not None:
             security.apply(self._zmq)
-        self._watch = ConnectionWatch(self._zmq, endpoint)
+        self._watch = ConnectionWatch(self._zmq, endpoint, keyed=security is not None)
         names = tuple(streams)
         for name in names:
             self._zmq.subscribe(topic("score", name))

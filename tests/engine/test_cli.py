@@ -18,7 +18,7 @@ def engine(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
 

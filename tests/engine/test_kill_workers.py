@@ -18,7 +18,7 @@ from engine.wire.sockets import ScoreReceiver
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE_S = 25.0
+PATIENCE_S = 60.0
 
 
 def free_endpoint() -> str:
@@ -48,7 +48,7 @@ def engine(scores: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
 
 
 def await_status(receiver: ScoreReceiver, states: tuple[str, ...], after_ns: int = 0) -> Status:

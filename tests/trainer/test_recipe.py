@@ -39,7 +39,7 @@ def test_a_wrong_setting_is_named(override: str, message: str) -> None:
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match=r"expected one of embedded, .*paper"):
+    with pytest.raises(RecipeError, match=r"expected one of best, embedded, .*paper"):
         load("embeded")
 
 
@@ -52,3 +52,7 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
 
 def test_defaults_make_a_valid_recipe() -> None:
     assert Recipe().training.batch == 128
+
+
+def test_the_recipe_of_a_finished_run_may_name_compile() -> None:
+    assert load("features", ("training.compile=false",)) == load("features")

@@ -63,8 +63,10 @@ def test_a_file_given_as_a_camera_is_read_at_its_own_pace(tmp_path: Path) -> Non
             target=run_capture, args=(stream, "camera", settings(receiver.endpoint), stop)
         )
         worker.start()
-        found = receive_until(receiver, lambda got: crops(got) >= 5)
+        found = receive_until(receiver, lambda got: crops(got) >= 20 or state(got, "reconnecting"))
         stop.set()
         worker.join(15)
+    # Read as fast as it decodes, all 27 s are over after a few pictures.
+    assert not state(found, "reconnecting")
     ends = [m.envelope.t_end_ns for m in found if isinstance(m, Video)]
-    assert ends[-1] - ends[0] > 0.3e9
+    assert ends[-1] - ends[0] > 1e9

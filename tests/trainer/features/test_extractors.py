@@ -10,9 +10,9 @@ from engine.capture.clip import SAMPLE_CLIP, read_clip, read_sound
 from engine.settings import load as load_settings
 from engine.wire.jpeg import opened
 from engine.wire.messages import Audio, Video
-from models import bundle as bundles
+from models.encoders.embedded import VoiceEncoder
+from models.encoders.specs import voice_spec
 from models.encoders.streaming import SequenceStream
-from models.modules import load_modules
 from models.preprocessing import log_mel, mel_of_silence, normalise_crop, to_float
 from models.spec import TextEncoderSpec
 from models.text_encoders import TextEncoder, TunableTextEncoder, tokenize
@@ -70,11 +70,10 @@ def test_crops_are_those_of_a_live_stream_and_a_stretch_has_its_own() -> None:
     assert part.seconds == pytest.approx(1.0)
 
 
-def test_voice_frames_of_a_bundle_are_those_of_its_streaming_encoder() -> None:
-    bundle = bundles.open("default")
-    spec = bundle.config.audio_encoder
-    assert spec is not None
-    module = load_modules(bundle)["audio_encoder"]
+def test_voice_frames_are_those_of_its_streaming_encoder() -> None:
+    spec = voice_spec()
+    torch.manual_seed(0)
+    module = VoiceEncoder(spec).eval()
     reader = MediaReader()
     mel_of = MelExtractor(reader)
     voice = VoiceFrameExtractor(MelSource(mel_of, None), reader, module, spec, "voice/test")
@@ -103,7 +102,7 @@ def test_a_file_that_is_no_media_is_an_error_of_its_clip(tmp_path: Path) -> None
 def test_text_frames_do_not_depend_on_their_batch(tmp_path: Path) -> None:
     bert(tmp_path)
     encoder = TextEncoder(TextEncoderSpec(source=str(tmp_path), dim=24))
-    extractor = TextFrameExtractor(encoder, "text/tiny")
+    extractor = TextFrameExtractor(encoder, 24, "text/tiny")
     texts = ["good", "not good at all", "", "bad film"]
     clips = [Clip(t, "c", "train", 0.0, transcript=t) for t in texts]
     together = extractor.extract(clips)
