@@ -19,6 +19,7 @@ from engine.inference.membership import Doors, Membership
 from engine.inference.service import CommandError, InferenceService
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
+from engine.inference.text.recognition import ThreadedWords
 from engine.inference.text.words import words_source
 from engine.inference.warm_up import rehearse
 from engine.pulse import Pulse
@@ -66,7 +67,7 @@ def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = No
         control = sockets.enter_context(ControlServer(settings.control, security))
         clock = this_clock()
         with pulse.starting():
-            service = _open_service(settings, scores, clock)
+            service = _open_service(settings, scores, clock, sockets)
         membership = None
         if part.directory is not None:
             keys = None if security is None else security.as_client()
@@ -82,7 +83,7 @@ def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = No
 
 
 def _open_service(
-    settings: EngineSettings, scores: ScorePublisher, clock: Clock
+    settings: EngineSettings, scores: ScorePublisher, clock: Clock, closing: contextlib.ExitStack
 ) -> InferenceService:
     bundle = bundles.open(settings.bundle)
     choice = select.choose(settings.backend, bundle, settings.inference.threads, settings.tensorrt)
@@ -90,6 +91,10 @@ def _open_service(
         log.info("%s", reason)
     config = bundle.config
     reader = GivenTextEncoder(bundle, wait=False)
+    closing.callback(reader.close)
+    words = words_source(bundle, settings.words, reader, now_ns)
+    if isinstance(words, ThreadedWords):
+        closing.callback(words.close)
     core = InferenceCore(
         bundle,
         choice.backend,
@@ -97,7 +102,7 @@ def _open_service(
         clock=clock,
         encode_text=reader,
         simulate_speech=speech_simulator(bundle, wait=False),
-        words=words_source(bundle, settings.words, reader, now_ns),
+        words=words,
         words_settings=settings.words,
     )
     process = psutil.Process()

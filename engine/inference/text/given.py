@@ -16,6 +16,9 @@ from models.spec import TextEncoderSpec
 
 log = logging.getLogger(__name__)
 
+CLOSING_S = 5.0
+"""An end waits at most this long for a model that is being loaded."""
+
 
 class TextEncoderUnavailableError(Exception):
     """A text encoder that is not there or cannot be loaded; says what to do."""
@@ -75,6 +78,11 @@ class GivenTextEncoder:
         with self._lock:
             if self._encoder is None:
                 self._encoder = _load(self._bundle)
+
+    def close(self) -> None:
+        """Wait until no thread loads: a process that ends meanwhile aborts."""
+        if self._loading is not None:
+            self._loading.join(CLOSING_S)
 
     def _try(self) -> None:
         try:

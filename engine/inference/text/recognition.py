@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.inference.text.backlog import Backlog, Job
+from engine.inference.text.given import CLOSING_S
 from engine.inference.text.transcript import Passage, Transcript
 from engine.inference.tracks.rings import Frames
 from models.hearing import levelled
@@ -152,6 +153,7 @@ class ThreadedWords:
         self._results: queue.SimpleQueue[Recognised] = queue.SimpleQueue()
         self._read = 0
         self._reading = False
+        self._closing = False
         self.failure: str | None = None
         """Why no words are read; None while they are."""
         self._thread = Thread(target=self._run, name="words", daemon=True)
@@ -185,12 +187,22 @@ class ThreadedWords:
             found.append(self._results.get_nowait())
         return found
 
+    def close(self) -> None:
+        """End the thread after the reading in hand.
+
+        A process that ends while it loads a model aborts: its runtime's own threads are running.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(CLOSING_S)
+
     def _run(self) -> None:
         give_way()
         try:
             transcripts = Transcripts(self._spec, self._load(), self._dim)
-            while True:
-                found = transcripts.recognise(self._next())
+            while (job := self._next()) is not None:
+                found = transcripts.recognise(job)
                 if found is not None:
                     self._results.put(found)
                 with self._changed:
@@ -202,10 +214,14 @@ class ThreadedWords:
                 self.failure = str(error)
                 self._backlog.forget()
 
-    def _next(self) -> Job:
+    def _next(self) -> Job | None:
+        """The next reading; None: no more."""
         with self._changed:
-            while (job := self._backlog.pop(self._now())) is None:
+            job = None
+            while not self._closing and (job := self._backlog.pop(self._now())) is None:
                 self._changed.wait()
+            if job is None:
+                return None
             self._reading = True
             return job
 
