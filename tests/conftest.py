@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+
+from models import bundle as bundles
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -21,6 +24,27 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no real recordings at {SHARED / 'data'}")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> bundles.Bundle:
+    """A bundle of embedded encoders and a simulated text, in random weights.
+
+    Exported once for all processes of the test run, which takes seconds.
+    """
+    pytest.importorskip("torch")
+    from filelock import FileLock  # torch needs it too
+
+    from models.untrained import write_untrained
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    directory = root / "untrained"
+    with FileLock(root / "untrained.lock"):
+        if not directory.is_dir():
+            write_untrained(directory)
+    return bundles.open(directory)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.backends.protocol import Backend, BackendError, Inputs, Outputs
+from engine.backends.warm import example_inputs
 from models.bundle import Bundle
 from models.recogniser.decoding import RecogniserError
 from models.recogniser.runner import OnnxGraphs
@@ -26,6 +27,7 @@ class MixedBackend:
 
     def __init__(self, backend: Backend, bundle: Bundle) -> None:
         self._backend = backend
+        self._config = bundle.config
         try:
             self._tone = OnnxGraphs({TONE: bundle.path(TONE)})
         except RecogniserError as error:
@@ -51,6 +53,9 @@ class MixedBackend:
     def warm_up(self) -> None:
         """Run every graph once, so that the first score does not pay for lazy set-up."""
         self._backend.warm_up()
+        for graph, inputs in example_inputs(self._config):
+            if graph == TONE:
+                self.run(graph, inputs)
 
 
 def with_tone(backend: Backend, bundle: Bundle) -> Backend:

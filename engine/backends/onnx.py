@@ -30,6 +30,8 @@ class OnnxBackend:
         device: ``cpu`` or ``cuda``.
         threads: intra-op threads; 0 takes one: the graphs are small, capture needs the other core,
             and more threads spend their time waiting for each other.
+        eight_bit: on a CPU, take a graph in 8 bits where there is one; without, all run as the
+            graphs that other backends are made from, to compare those with.
 
     Raises:
         BackendError: no graph to run, or the sessions did not come up on ``device``.
@@ -38,7 +40,11 @@ class OnnxBackend:
     name = "onnx"
 
     def __init__(
-        self, bundle: Bundle, device: Literal["cpu", "cuda"] = "cpu", threads: int = 0
+        self,
+        bundle: Bundle,
+        device: Literal["cpu", "cuda"] = "cpu",
+        threads: int = 0,
+        eight_bit: bool = True,
     ) -> None:
         if device == "cuda" and (reason := cuda_available()) is not None:
             raise BackendError(reason)
@@ -51,7 +57,8 @@ class OnnxBackend:
             if graph in WORDS:
                 continue  # run by threads of their own
             try:
-                path = bundle.cpu_path(graph) if device == "cpu" else bundle.path(graph)
+                small = eight_bit and device == "cpu"
+                path = bundle.cpu_path(graph) if small else bundle.path(graph)
                 session = ort.InferenceSession(str(path), options, providers=_providers(device))
             except Exception as error:  # onnxruntime raises a type of its own per cause
                 raise BackendError(f"onnxruntime cannot load {graph}: {error}") from error

@@ -103,7 +103,7 @@ def _load(
     if unverified:
         from engine.backends.onnx import OnnxBackend
 
-        reference = OnnxBackend(bundle, "cpu")
+        reference = OnnxBackend(bundle, "cpu", eight_bit=False)
 
         def compare(graph: GraphName, entry: Cached) -> None:
             check_inspected(plans[graph].inspect(), settings.precision)

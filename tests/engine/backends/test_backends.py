@@ -75,6 +75,7 @@ class Stand:
     """A backend that can only be chosen."""
 
     device, precision = "cuda:0", "float16"
+    graphs = frozenset({"fusion"})
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -153,14 +154,17 @@ def test_no_modality_gives_no_number_and_absent_ones_no_weight(
         assert all((weight == 0) != there for weight, there in zip(weights, subset, strict=True))
 
 
-def test_pytorch_and_onnx_agree(bundle: bundles.Bundle, onnx: OnnxBackend) -> None:
-    pytest.importorskip("torch")
-    from engine.backends.pytorch import PytorchBackend
-
-    pytorch = PytorchBackend(bundle, device="cpu")
+@pytest.mark.timeout(180)  # may export the bundle
+@pytest.mark.parametrize("name", ["untrained", "default"])
+def test_pytorch_and_onnx_agree(untrained: bundles.Bundle, name: str) -> None:
+    bundle = untrained if name == "untrained" else bundles.open(name)
+    onnx = OnnxBackend(bundle, "cpu", threads=1, eight_bit=False)
+    pytorch = select.choose("pytorch", bundle).backend
     assert pytorch.graphs == onnx.graphs
     rng = np.random.default_rng(5)
     for graph, example in example_inputs(bundle.config):
+        if bundle.config.audio_encoder.kind == "recogniser" and graph == "audio_encoder":
+            continue  # 8 bits in ONNX Runtime on either side: see test_mixed
         inputs = {
             name: value if value.dtype == np.bool_ else rng.normal(size=value.shape)
             for name, value in example.items()
@@ -175,12 +179,11 @@ def test_pytorch_and_onnx_agree(bundle: bundles.Bundle, onnx: OnnxBackend) -> No
             np.testing.assert_allclose(actual[name], values, atol=1e-4)
 
 
-def test_compiled_bfloat16_is_near_and_captures_whole_graphs(
-    bundle: bundles.Bundle, onnx: OnnxBackend
-) -> None:
+def test_compiled_bfloat16_is_near_and_captures_whole_graphs(bundle: bundles.Bundle) -> None:
     pytest.importorskip("torch")
     from engine.backends.pytorch import PytorchBackend
 
+    onnx = OnnxBackend(bundle, "cpu", threads=1, eight_bit=False)
     pytorch = PytorchBackend(bundle, device="cpu", precision="bfloat16", compiler="eager")
     assert pytorch.precision == "bfloat16"
     rng = np.random.default_rng(6)

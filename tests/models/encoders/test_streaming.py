@@ -1,4 +1,4 @@
-"""Chunked and whole-clip encoding agree, in PyTorch and in the default bundle's ONNX graphs."""
+"""Chunked and whole-clip encoding agree, in PyTorch and in the ONNX graphs of a bundle."""
 
 from collections.abc import Callable
 
@@ -6,49 +6,25 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import nn
 
-from models import bundle
-from models.encoders.embedded import FaceEncoder, VoiceEncoder
+from models.bundle import Bundle
 from models.encoders.streaming import (
     EncodingError,
     SequenceStream,
     encode_clip,
     encode_voiced,
 )
+from models.modules import load_modules
 from models.preprocessing import mel_of_silence
 from models.spec import GraphName, SequenceEncoderSpec
-from models.text_simulation.student import StudentTextSimulation
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]  # the first exports the bundle
 
 Run = Callable[[np.ndarray], np.ndarray]
-OPENED = bundle.open("default")
 
 
-def module(name: GraphName) -> nn.Module:
-    config = OPENED.config
-    assert config.audio_encoder
-    assert config.text_simulation
-    assert config.video_encoder
-    made = {
-        "audio_encoder": lambda: VoiceEncoder(config.audio_encoder),
-        "text_simulation": lambda: StudentTextSimulation(
-            config.text_simulation, config.network.audio_dim
-        ),
-        "video_encoder": lambda: FaceEncoder(config.video_encoder),
-    }[name]()
-    state = load_file(OPENED.weights_path)
-    prefix = f"{name}."
-    made.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    )
-    return made.eval()
-
-
-def pytorch(name: GraphName) -> Run:
-    network = module(name)
+def pytorch(bundle: Bundle, name: GraphName) -> Run:
+    network = load_modules(bundle)[name]
 
     def run(inputs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -57,15 +33,15 @@ def pytorch(name: GraphName) -> Run:
     return run
 
 
-def onnx(name: GraphName) -> Run:
-    session = onnxruntime.InferenceSession(str(OPENED.path(name)))
+def onnx(bundle: Bundle, name: GraphName) -> Run:
+    session = onnxruntime.InferenceSession(str(bundle.path(name)))
     return lambda inputs: np.asarray(session.run(None, {"input": inputs})[0])
 
 
-def spec_and_pad(name: GraphName) -> tuple[SequenceEncoderSpec, np.ndarray]:
-    spec = getattr(OPENED.config, name)
+def spec_and_pad(bundle: Bundle, name: GraphName) -> tuple[SequenceEncoderSpec, np.ndarray]:
+    spec = getattr(bundle.config, name)
     silent = name == "audio_encoder"
-    pad = mel_of_silence() if silent else np.zeros(OPENED.config.network.audio_dim, np.float32)
+    pad = mel_of_silence() if silent else np.zeros(bundle.config.network.audio_dim, np.float32)
     return spec, pad
 
 
@@ -73,10 +49,13 @@ def spec_and_pad(name: GraphName) -> tuple[SequenceEncoderSpec, np.ndarray]:
 @pytest.mark.parametrize("name", ["audio_encoder", "text_simulation"])
 @pytest.mark.parametrize("sizes", [(1,) * 60, (3, 50, 7, 1, 2, 97), (11, 13, 17, 19, 100)])
 def test_chunks_encode_to_the_whole(
-    name: GraphName, runner: Callable[[GraphName], Run], sizes: tuple[int, ...]
+    untrained: Bundle,
+    name: GraphName,
+    runner: Callable[[Bundle, GraphName], Run],
+    sizes: tuple[int, ...],
 ) -> None:
-    spec, pad = spec_and_pad(name)
-    run = runner(name)
+    spec, pad = spec_and_pad(untrained, name)
+    run = runner(untrained, name)
     inputs = np.random.default_rng(0).normal(size=(sum(sizes), len(pad))).astype(np.float32)
     whole = encode_clip(spec, run, inputs, pad)
     stream, found = SequenceStream(spec, pad), []
@@ -92,28 +71,31 @@ def test_chunks_encode_to_the_whole(
 @pytest.mark.parametrize("name", ["audio_encoder", "text_simulation", "video_encoder"])
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("strides", [1, 40, 250])
-def test_onnx_agrees_with_pytorch(name: GraphName, batch: int, strides: int) -> None:
+def test_onnx_agrees_with_pytorch(
+    untrained: Bundle, name: GraphName, batch: int, strides: int
+) -> None:
     generator = np.random.default_rng(1)
     if name == "video_encoder":
         shape: tuple[int, ...] = (batch * strides // 4 + 1, 1, 48, 48)
     else:
-        spec, pad = spec_and_pad(name)
+        spec, pad = spec_and_pad(untrained, name)
         shape = (batch, spec.left_context + strides * spec.stride, len(pad))
     inputs = generator.normal(size=shape).astype(np.float32)
-    np.testing.assert_allclose(onnx(name)(inputs), pytorch(name)(inputs), atol=1e-4)
+    expected = pytorch(untrained, name)(inputs)
+    np.testing.assert_allclose(onnx(untrained, name)(inputs), expected, atol=1e-4)
 
 
-def test_left_padding_to_one_length_changes_no_last_frame() -> None:
-    spec, _ = spec_and_pad("audio_encoder")
-    run = onnx("audio_encoder")
+def test_left_padding_to_one_length_changes_no_last_frame(untrained: Bundle) -> None:
+    spec, _ = spec_and_pad(untrained, "audio_encoder")
+    run = onnx(untrained, "audio_encoder")
     inputs = np.random.default_rng(2).normal(size=(1, spec.left_context + 8, 64))
     inputs = inputs.astype(np.float32)
     longer = np.concatenate([np.zeros((1, 12, 64), np.float32), inputs], axis=1)
     np.testing.assert_allclose(run(longer)[:, -2:], run(inputs)[:, -2:], atol=1e-5)
 
 
-def test_a_reset_starts_from_silence() -> None:
-    spec, pad = spec_and_pad("audio_encoder")
+def test_a_reset_starts_from_silence(untrained: Bundle) -> None:
+    spec, pad = spec_and_pad(untrained, "audio_encoder")
     stream = SequenceStream(spec, pad)
     stream.push(np.ones((3, 64), np.float32))
     stream.reset()
@@ -121,8 +103,8 @@ def test_a_reset_starts_from_silence() -> None:
     assert stream.pending() is None
 
 
-def test_bad_inputs_and_frames_are_named() -> None:
-    spec, pad = spec_and_pad("audio_encoder")
+def test_bad_inputs_and_frames_are_named(untrained: Bundle) -> None:
+    spec, pad = spec_and_pad(untrained, "audio_encoder")
     stream = SequenceStream(spec, pad)
     with pytest.raises(EncodingError, match=r"inputs: expected \['n', 64\], got \[2, 63\]"):
         stream.push(np.zeros((2, 63), np.float32))

@@ -58,7 +58,7 @@ def backend(bundle: bundles.Bundle, settings: TensorrtSettings) -> Iterator[Tens
 def test_every_graph_agrees_with_onnx_runtime_for_all_subsets(
     bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
-    reference = OnnxBackend(bundle, "cpu")
+    reference = OnnxBackend(bundle, "cpu", eight_bit=False)
     assert backend.precision == ARITHMETIC[settings.precision]
     for graph, layout in layouts(bundle.config, MAX_BATCH).items():
         parity = verify(graph, layout, backend, reference, settings.precision)
@@ -69,7 +69,7 @@ def test_replays_are_not_stale(
     bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
     layout = layouts(bundle.config, MAX_BATCH)["video_encoder"]
-    reference = OnnxBackend(bundle, "cpu")
+    reference = OnnxBackend(bundle, "cpu", eight_bit=False)
     rng = np.random.default_rng(0)
     shape = layout.usual(4)["input"]
     for _ in range(20):
@@ -84,7 +84,7 @@ def test_many_batches(
     bundle: bundles.Bundle, settings: TensorrtSettings, backend: TensorrtBackend
 ) -> None:
     layout = layouts(bundle.config, MAX_BATCH)["video_encoder"]
-    reference = OnnxBackend(bundle, "cpu")
+    reference = OnnxBackend(bundle, "cpu", eight_bit=False)
     rng = np.random.default_rng(1)
     for batch in (*range(1, 10), 31, 32, 33, 70):
         shape = (batch, *layout.usual(1)["input"][1:])
@@ -158,7 +158,7 @@ def test_pytorch_compiled_in_bfloat16_agrees(bundle: bundles.Bundle) -> None:
     pytorch = PytorchBackend(bundle)
     assert (pytorch.device, pytorch.precision) == ("cuda:0", "bfloat16")
     pytorch.warm_up()
-    reference = OnnxBackend(bundle, "cpu")
+    reference = OnnxBackend(bundle, "cpu", eight_bit=False)
     for graph, layout in layouts(bundle.config, MAX_BATCH).items():
         verify(graph, layout, pytorch, reference, "bf16")
 
@@ -166,6 +166,6 @@ def test_pytorch_compiled_in_bfloat16_agrees(bundle: bundles.Bundle) -> None:
 def test_onnx_runtime_on_cuda_agrees(bundle: bundles.Bundle) -> None:
     if (reason := cuda_available()) is not None:
         pytest.skip(reason)
-    on_gpu, reference = OnnxBackend(bundle, "cuda"), OnnxBackend(bundle, "cpu")
+    on_gpu, reference = OnnxBackend(bundle, "cuda"), OnnxBackend(bundle, "cpu", eight_bit=False)
     for graph, layout in layouts(bundle.config, MAX_BATCH).items():
         verify(graph, layout, on_gpu, reference, "fp16")  # TF32 products

@@ -15,6 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 from engine.backends import select
+from engine.backends.onnx import OnnxBackend
 from engine.backends.protocol import BackendError
 from engine.backends.tensorrt import library, loading
 from engine.backends.tensorrt.api import TensorRT
@@ -27,7 +28,7 @@ from models import bundle as bundles
 from models.errors import UserError
 from tests.support.fake_tensorrt import HostDevice, OnnxPlan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]  # the first exports a bundle
 
 pytest.importorskip("tensorrt_rtx", reason='needs TensorRT for RTX: pip install -e ".[rtx]"')
 
@@ -73,8 +74,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine(bundles.open("default"))
+def machine(monkeypatch: pytest.MonkeyPatch, untrained: bundles.Bundle) -> Machine:
+    made = Machine(untrained)
     monkeypatch.setattr(loading, "available", lambda: None)
     monkeypatch.setattr(loading, "CudaDevice", made.device)
     monkeypatch.setattr(library, "build", made.build)
@@ -108,6 +109,19 @@ def test_a_first_start_builds_and_compares_and_a_second_does_neither(
 def test_scores_name_backend_and_arithmetic(machine: Machine, settings: TensorrtSettings) -> None:
     choice = select.choose("auto", machine.bundle, tensorrt=settings)
     assert choice.reasons == ("tensorrt: yes",)
+    core = InferenceCore(machine.bundle, choice.backend, InferenceSettings())
+    assert (core.model.backend, core.model.precision) == ("tensorrt:cuda:0", "float16")
+
+
+def test_the_default_bundle_is_taken_and_its_tone_left_to_onnx_runtime(
+    machine: Machine, settings: TensorrtSettings
+) -> None:
+    machine.bundle = bundles.open("default")  # with a face encoder of 8 bits for CPUs alone
+    choice = select.choose("auto", machine.bundle, tensorrt=settings)
+    assert choice.reasons == ("tensorrt: yes",)
+    assert len(machine.built) == GRAPHS - 2
+    assert choice.backend.graphs == OnnxBackend(machine.bundle).graphs
+    choice.backend.warm_up()
     core = InferenceCore(machine.bundle, choice.backend, InferenceSettings())
     assert (core.model.backend, core.model.precision) == ("tensorrt:cuda:0", "float16")
 
