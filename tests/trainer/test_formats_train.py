@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from engine.capture.clip import SAMPLE_CLIP, read_sound
 from tests.support.corpora import mmsa_split, write_csd, write_label_npz, write_pickle
 from trainer.command import carry_out
 
@@ -120,3 +121,22 @@ def test_recordings_joined_with_features_of_the_same_utterances(tmp_path: Path) 
     kinds = train([clips], tmp_path / "out", (folder,))
     assert kinds["video"] == "features"
     assert kinds["audio"] == kinds["text"] == "bundle"
+
+
+def test_recordings_without_transcripts_hear_their_words(tmp_path: Path) -> None:
+    clips = media(tmp_path / "clips")
+    voice = read_sound(SAMPLE_CLIP)[8_000:48_000]
+    for path in clips.glob("*.wav"):
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes((voice * GENERATOR.uniform(0.5, 1)).astype("<i2").tobytes())
+    manifest = clips / "manifest.csv"
+    rows = [row.rsplit(",", 2)[0] for row in manifest.read_text().splitlines()]
+    manifest.write_text("\n".join(rows) + "\n")
+    kinds = train([clips], tmp_path / "out")
+    assert kinds == {
+        "audio": "bundle",
+        "text": "none",
+        "video": "none",
+        "text_simulation": "bundle",
+    }
