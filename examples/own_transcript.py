@@ -20,10 +20,13 @@ ingest = sys.argv[2] if len(sys.argv) > 2 else "tcp://127.0.0.1:5570"
 
 with IngestSender(ingest) as sender, Subscriber(*sys.argv[3:4]) as scores:
     clock = next(s for s in scores if s.envelope.stream == stream).envelope.clock
+    last_ns = 0
     for number, line in enumerate(sys.stdin):
-        # A recogniser knows when a phrase was said; here it ended now and took its usual time.
+        # A recogniser knows when a phrase was said; here it ended now and took its usual time,
+        # but began no earlier than the phrase before it ended: one that overlaps is refused.
         end_ns = now_ns()
-        start_ns = end_ns - int(len(line.split()) * SECONDS_PER_WORD * 1e9)
+        start_ns = max(last_ns, end_ns - int(len(line.split()) * SECONDS_PER_WORD * 1e9))
+        last_ns = end_ns
         sender.send(Text(Envelope(stream, number, start_ns, end_ns, end_ns, clock), line.strip()))
     seen = 0
     for event in scores.events():

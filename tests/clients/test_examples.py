@@ -117,7 +117,8 @@ def test_own_transcript_reaches_the_engine(two_streams: Engine) -> None:
             *(sys.executable, str(EXAMPLES / "own_transcript.py")),
             *("alice", two_streams.ingest, two_streams.scores),
         ],
-        input="what a wonderful day\nI am so happy that all of it went so well in the end\n",
+        # Long enough to cover half of any window's speech by itself.
+        input="what a wonderful day, I am so happy that all of it went so well in the end\n",
         capture_output=True, text=True,
         env=ENVIRONMENT, timeout=PATIENCE_S, check=False,
     )  # fmt: skip

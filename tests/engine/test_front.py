@@ -155,10 +155,15 @@ def wait_until_gone(url: str) -> None:
         time.sleep(0.1)
 
 
-def test_run_and_dashboard_begin_and_end_together(playing: Running) -> None:
+def test_run_and_dashboard_begin_and_end_together(
+    playing: Running, endpoints: Mapping[str, str]
+) -> None:
     url = playing.url()
     with urllib.request.urlopen(url, timeout=5) as page:
         assert b"Undertone" in page.read()
+    # Ctrl-C before the engine is up ends both, too, but as an interrupted start.
+    with Subscriber(endpoints["UNDERTONE_SCORES"]) as scores:
+        next(iter(scores))
     playing.process.send_signal(signal.SIGINT)
     assert playing.process.wait(PATIENCE_S) == 0
     assert gone(url)
