@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.inference.text.belief import believed
+from engine.inference.text.pieces import MS, NS_PER_S, PAUSE_NS, PieceCutter, Reading
+from engine.settings import SpeechSettings
+from engine.wire.messages import Audio, Clock, Envelope
 from models.bundle import digest
 from models.hearing import levelled
 from models.preprocessing import to_float
@@ -16,8 +20,8 @@ from models.recogniser.runner import OnnxGraphs, load_decoder
 from models.spec import (
     RECOGNISER,
     SAMPLE_RATE_HZ,
-    BeliefSpec,
     GraphName,
+    RecogniserSpec,
     SequenceEncoderSpec,
 )
 from trainer.features.speech import Heard
@@ -27,7 +31,9 @@ TOKENS = "recogniser_tokens.json"
 STRIDE = 384
 CONTEXT_STRIDES, BLOCK_STRIDES = 42, 20
 """A second of context, half a second of new sound."""
-LONGEST_S, PAUSE_S, QUIET_S = 4.0, 0.5, 0.1
+SPEC = RecogniserSpec(tokens=TOKENS)
+"""Lengths of pieces and what is believed of them, as in the bundle that is made."""
+SPEECH = SpeechSettings()
 
 
 def tone_spec(dim: int) -> SequenceEncoderSpec:
@@ -79,38 +85,22 @@ class Recogniser:
         """The words of a clip, piece by piece and joined; None where none is believed."""
         words = []
         for piece in pieces(heard):
-            found = self._decoder.transcribe(levelled(to_float(piece)))
-            belief = BeliefSpec()
-            if found.text and found.mean_logprob >= belief.min_logprob:
+            found = self._decoder.transcribe(levelled(to_float(piece.samples)))
+            if believed(found, piece.voiced_ns, SPEC.belief):
                 words.append(found.text)
         return " ".join(words) or None
 
 
-def pieces(heard: Heard) -> list[NDArray[np.int16]]:
-    """Speech, cut where it pauses and at its quietest point where it goes on for too long."""
-    places = np.flatnonzero(heard.voiced)
-    if not len(places):
-        return []
-    gaps = np.flatnonzero(np.diff(places) > PAUSE_S * SAMPLE_RATE_HZ)
-    starts = [int(places[0]), *(int(places[gap + 1]) for gap in gaps)]
-    ends = [*(int(places[gap]) + 1 for gap in gaps), int(places[-1]) + 1]
-    lead = int(0.3 * SAMPLE_RATE_HZ)  # speech is noticed a little after it has begun
-    found = []
-    for start, end in zip(starts, ends, strict=True):
-        start = max(0, start - lead)
-        while end - start > LONGEST_S * SAMPLE_RATE_HZ:
-            cut = _quiet_point(heard.samples, start)
-            found.append(heard.samples[start:cut])
-            start = cut
-        found.append(heard.samples[start:end])
-    return found
-
-
-def _quiet_point(samples: NDArray[np.int16], start: int) -> int:
-    """The quietest tenth of a second in the second half of the longest piece."""
-    size = int(QUIET_S * SAMPLE_RATE_HZ)
-    first = start + int(LONGEST_S / 2 * SAMPLE_RATE_HZ)
-    last = start + int(LONGEST_S * SAMPLE_RATE_HZ) - size
-    places = range(first, last, size // 2)
-    power = [np.square(samples[place : place + size], dtype=np.float64).sum() for place in places]
-    return places[int(np.argmin(power))] + size // 2
+def pieces(heard: Heard) -> list[Reading]:
+    """A clip's speech in the pieces that the engine cuts a live stream into."""
+    frame_ms = SPEECH.frame_ms
+    size = SAMPLE_RATE_HZ * frame_ms // 1000
+    after = np.zeros(2 * PAUSE_NS * SAMPLE_RATE_HZ // NS_PER_S, np.int16)  # ends the last piece
+    whole = len(heard.samples) // size * size
+    samples = np.concatenate((heard.samples[:whole], after))
+    flags = [*heard.voiced[:whole:size].tolist(), *[False] * (len(after) // size)]
+    end_ns = len(samples) * NS_PER_S // SAMPLE_RATE_HZ
+    envelope = Envelope("clip", 0, 0, end_ns, end_ns, Clock("training", "clip"))
+    cutter = PieceCutter(SPEC.max_piece_ms * MS, delay_ns=0)
+    cutter.push(Audio(envelope, samples, tuple(flags), frame_ms, 0.0), gap=False, grid_ns=0)
+    return [reading for reading in cutter.pop_ready() if reading.final]

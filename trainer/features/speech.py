@@ -196,7 +196,7 @@ class SpokenTextExtractor:
         self._skipped = skipped
         self._ear, self._write, self._read = ear, write, read
         self.shape: tuple[int, ...] = (dim,)
-        self.identity = f"{identity}/room1"
+        self.identity = f"{identity}/room1/live-pieces"
 
     def takes(self, clip: Clip) -> bool:
         """Clips with sound whose words are known, too: the two flows of one utterance."""

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.inference.text.pieces import MS, PieceCutter, Reading
+from engine.wire.messages import Audio, Clock, Envelope
 from models.hearing import LEVEL, levelled
 from models.spec import SAMPLE_RATE_HZ, SequenceEncoderSpec
 from trainer.corpus import Clip, CorpusError, Media
 from trainer.features.media import MediaReader
-from trainer.features.recogniser import LONGEST_S, pieces
+from trainer.features.recogniser import pieces
 from trainer.features.speech import (
     TAIL_S,
     Ear,
@@ -74,23 +76,52 @@ def test_a_room_is_the_clips_own_and_only_training_is_in_one() -> None:
     assert not np.array_equal(rooms[0][:1000], rooms[2][:1000])
 
 
-def test_long_speech_is_cut_at_quiet_points_and_nothing_is_lost() -> None:
-    sound = (noise(10) * 32767).astype(np.int16)
-    quiet = int(3.0 * SAMPLE_RATE_HZ)
-    sound[quiet : quiet + SAMPLE_RATE_HZ // 5] = 0
-    found = pieces(Heard(sound, np.ones(len(sound), np.bool_)))
-    assert max(len(piece) for piece in found) <= LONGEST_S * SAMPLE_RATE_HZ
-    np.testing.assert_array_equal(np.concatenate(found), sound)
-    assert abs(len(found[0]) - quiet - SAMPLE_RATE_HZ // 10) < SAMPLE_RATE_HZ // 10
+def voiced_in(*spans: tuple[float, float], seconds: float) -> np.ndarray:
+    voiced = np.zeros(round(seconds * SAMPLE_RATE_HZ), np.bool_)
+    for first, last in spans:
+        voiced[round(first * SAMPLE_RATE_HZ) : round(last * SAMPLE_RATE_HZ)] = True
+    return voiced
 
 
-def test_a_pause_ends_a_piece() -> None:
-    voiced = np.zeros(6 * SAMPLE_RATE_HZ, np.bool_)
-    voiced[SAMPLE_RATE_HZ : 2 * SAMPLE_RATE_HZ] = True
-    voiced[4 * SAMPLE_RATE_HZ : 5 * SAMPLE_RATE_HZ] = True
-    found = pieces(Heard(np.zeros(len(voiced), np.int16), voiced))
-    assert len(found) == 2
-    assert pieces(Heard(np.zeros(100, np.int16), np.zeros(100, np.bool_))) == []
+def live_pieces(heard: Heard) -> list[Reading]:
+    """What the engine reads of the same sound in chunks of 50 ms, with silence behind it."""
+    cutter = PieceCutter(4_000 * MS, 750 * MS)
+    size, step = SAMPLE_RATE_HZ // 100, SAMPLE_RATE_HZ // 20
+    sound = np.concatenate((heard.samples, np.zeros(SAMPLE_RATE_HZ, np.int16)))
+    flags = np.concatenate((heard.voiced[::size], np.zeros(100, np.bool_)))
+    for number, start in enumerate(range(0, len(sound), step)):
+        envelope = Envelope(
+            "s", number, number * 50 * MS, (number + 1) * 50 * MS, 0, Clock("h", "b")
+        )
+        own = tuple(flags[start // size : (start + step) // size].tolist())
+        cutter.push(Audio(envelope, sound[start : start + step], own, 10, 0.0), False, 0)
+    return [reading for reading in cutter.pop_ready() if reading.final]
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [(0.5, 1.5), (1.7, 3.0)],  # a pause that a breath takes
+        [(0.3, 9.0)],  # longer than a piece may be
+        [(0.2, 1.0), (1.1, 2.0), (4.0, 5.99)],  # speech up to the end
+        [(1.0, 1.05)],  # no word
+        [],
+    ],
+)
+def test_training_cuts_speech_as_the_engine_does(spans: list[tuple[float, float]]) -> None:
+    samples = (noise(10) * 32767).astype(np.int16)
+    samples[3 * SAMPLE_RATE_HZ :][: SAMPLE_RATE_HZ // 5] = 0
+    heard = Heard(samples, voiced_in(*spans, seconds=10))
+    found, live = pieces(heard), live_pieces(heard)
+    assert len(found) == len(live)
+    assert [p.voiced_ns for p in found] == [p.voiced_ns for p in live]
+    for own, theirs in zip(found, live, strict=True):
+        np.testing.assert_array_equal(own.samples, theirs.samples)
+
+
+def test_a_breath_ends_a_piece() -> None:
+    heard = Heard(np.ones(4 * SAMPLE_RATE_HZ, np.int16), voiced_in((1, 2), (2.2, 3), seconds=4))
+    assert [piece.voiced_ns for piece in pieces(heard)] == [1_000 * MS, 800 * MS]
 
 
 class Known(Ear):
