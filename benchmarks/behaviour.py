@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.backends.select import choose
-from engine.inference.offline import score_clip
+from engine.score import score_clip
 from engine.settings import load
 from engine.wire.messages import Score
 from models import bundle as bundles

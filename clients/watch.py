@@ -11,7 +11,7 @@ from rich.text import Text
 
 from clients.events import Event, Gap, Link, Stale
 from clients.subscriber import Subscriber
-from engine.terminal.render import WIDE, Sparkline, score_line, score_table
+from engine.wire.drawing import WIDE, Sparkline, score_line, score_table
 from engine.wire.messages import Score, Status
 
 REFRESH_HZ = 8

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from engine.capture import CaptureError
-from engine.capture.devices import Device, list_cameras, list_microphones, portaudio
+from engine.capture.listing import NamedDevice, list_cameras, list_microphones, portaudio
 from engine.settings import EngineSettings
 from models.bundle import Bundle
 
@@ -37,8 +37,8 @@ INDEXES = {"tensorrt": " --extra-index-url https://pypi.nvidia.com (data-centre 
 class Devices:
     """What was found; a problem is one line that says what to install."""
 
-    microphones: tuple[Device, ...]
-    cameras: tuple[Device, ...]
+    microphones: tuple[NamedDevice, ...]
+    cameras: tuple[NamedDevice, ...]
     problem: str | None = None
 
 

@@ -19,10 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from typing import Literal, TextIO, get_args
 
 from engine.pulse import Pulse, PulseReader
-from engine.settings import EngineSettings, Section, StreamSettings
+from engine.settings import DeviceKind, EngineSettings, Section, StreamSettings
 from engine.wire.notices import Limiter, redact
 from models.errors import UserError
 
@@ -36,7 +36,6 @@ takes six times the processor. The heaps of many threads would keep what many st
 What the user has set counts."""
 PR_SET_PDEATHSIG = 1
 
-Device = Literal["microphone", "camera", "source"]
 Sink = Callable[[str], None]
 
 
@@ -58,7 +57,7 @@ class WorkerSpec(Section):
 
     settings: EngineSettings
     stream: StreamSettings | None = None
-    device: Device | None = None
+    device: DeviceKind | None = None
     part: Part | None = None
     again: bool = False
     """It has run before: a device that is not there now may come back."""
@@ -82,7 +81,7 @@ def capture_specs(settings: EngineSettings) -> list[WorkerSpec]:
     """One process for every device, and one for every clip."""
     specs = []
     for stream in settings.streams:
-        for device in ("microphone", "camera", "source"):
+        for device in get_args(DeviceKind):
             if getattr(stream, device) is not None:
                 specs.append(WorkerSpec(settings=settings, stream=stream, device=device))
     return specs

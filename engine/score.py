@@ -1,4 +1,4 @@
-"""Commands that work on a clip and end: offline scores, and the quick benchmark."""
+"""A clip, offline: its scores, their file, and the quick benchmark."""
 
 from __future__ import annotations
 
@@ -10,12 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from engine.backends.protocol import Backend
 from engine.backends.select import choose
-from engine.inference.offline import score_clip
+from engine.capture.clip import read_clip
+from engine.inference.offline import offline_core, score_messages
 from engine.inference.text.cost import words_cost
 from engine.settings import EngineSettings
+from engine.wire.messages import Score
 from engine.wire.rows import row_of
 from models import bundle as bundles
+from models.bundle import Bundle
+
+
+def score_clip(
+    path: Path, settings: EngineSettings, bundle: Bundle, backend: Backend
+) -> Iterator[Score]:
+    """Score a media file; the clip's own time stands in for the clock.
+
+    Raises:
+        engine.capture.CaptureError: the clip is missing, or holds neither sound nor picture.
+    """
+    core = offline_core(settings, bundle, backend)
+    yield from score_messages(core, read_clip(path, settings))
 
 
 def score_to_file(clip: Path, out: Path, settings: EngineSettings) -> str:

@@ -34,6 +34,9 @@ ENV_PREFIX, ENV_DELIMITER = "UNDERTONE_", "__"
 STREAM_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """A stream's name is one level of a topic, so it holds no slash."""
 
+DeviceKind = Literal["microphone", "camera", "source"]
+"""What one capture worker owns; a source is a clip."""
+
 
 class SettingsError(UserError):
     """Settings that cannot be used: one line with the key, expected and actual."""

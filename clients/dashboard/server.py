@@ -43,7 +43,7 @@ SEND_TIMEOUT_S = 30.0
 SEND_BUFFER = 128 * 1024
 """Of the kernel, per browser: what waits there is old by the time that it is read."""
 HELLO_TIMEOUT_S = 10.0
-TELL_PERIOD_S = 1.0
+REPORT_PERIOD_S = 1.0
 SHUTDOWN_S = 2
 MAX_TEXT = 4096
 """Bytes that a browser may send where it may not capture."""
@@ -77,10 +77,10 @@ class CaptureSession(Protocol):
         ...
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; WireError refuses the capture."""
         ...
 
-    def take(self, data: bytes, now: int) -> None:
+    def push(self, data: bytes, now: int) -> None:
         """Take in a packet; WireError ends the capture."""
         ...
 
@@ -89,11 +89,11 @@ class CaptureSession(Protocol):
         ...
 
     async def watch(self) -> None:
-        """Read the newest picture, again and again, until cancelled."""
+        """Wait until the capture ends by itself; WireError says why."""
         ...
 
-    def tell(self) -> Mapping[str, int | bool]:
-        """Send the capture's status; return what the browser's page shows."""
+    def report(self) -> Mapping[str, int | bool]:
+        """What the browser's page shows."""
         ...
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class CaptureDesk(Protocol):
         ...
 
     def open(self, greeting: object, running: Callable[[], frozenset[str]]) -> CaptureSession:
-        """Begin a capture; WireError, for the person before the browser, refuses it."""
+        """Make a capture; WireError, for the person before the browser, refuses it."""
         ...
 
 
@@ -344,7 +344,7 @@ async def serve_capture(browser: Browser, bridge: Bridge, desk: CaptureDesk | No
         session = desk.open(await _greeting(browser), lambda: bridge.board.running(now_ns()))
         session.start()
         await browser.send(json.dumps({"kind": "accepted", "stream": session.stream}))
-        await _first_of(_take_packets(browser, session), session.watch(), _tell(browser, session))
+        await _first_of(_take_packets(browser, session), session.watch(), _report(browser, session))
     except WireError as refusal:
         await browser.send(json.dumps({"kind": "refused", "reason": str(refusal)}))
         await browser.close(POLICY)
@@ -375,13 +375,13 @@ async def _take_packets(browser: Browser, session: CaptureSession) -> None:
         if isinstance(data, str):
             session.fault("text where a binary packet was expected")
         else:
-            session.take(data, now_ns())
+            session.push(data, now_ns())
 
 
-async def _tell(browser: Browser, session: CaptureSession) -> None:
+async def _report(browser: Browser, session: CaptureSession) -> None:
     while True:
-        await asyncio.sleep(TELL_PERIOD_S)
-        await browser.send(json.dumps({"kind": "report", **session.tell()}))
+        await asyncio.sleep(REPORT_PERIOD_S)
+        await browser.send(json.dumps({"kind": "report", **session.report()}))
 
 
 async def _until_gone(browser: Browser) -> None:

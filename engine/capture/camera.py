@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.capture.devices import DeviceLostError, find, list_cameras
+from engine.capture.device import DeviceLostError, Feed
+from engine.capture.listing import find, list_cameras
 from engine.capture.people import People
 from engine.capture.pictures import squared
 from engine.capture.stamps import NS_PER_S, FrameSampler, Stamper
 from engine.settings import EngineSettings
-from engine.stop import Stop
 from engine.wire.clock import now_ns
 from engine.wire.messages import Video
 
-Shot = tuple[int, NDArray[np.uint8]]
+QUEUED = 2
+"""Pictures that wait to be looked at; more would only grow old."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """A picture [H, W, 3] and when it was taken."""
+
+    t_ns: int
+    picture: NDArray[np.uint8]
 
 
 def camera_address(wanted: str | int) -> str | int:
@@ -38,45 +46,42 @@ def camera_address(wanted: str | int) -> str | int:
     return find(wanted, list_cameras(), "camera").index
 
 
-def run_camera(
-    wanted: str | int,
-    settings: EngineSettings,
-    stamper: Stamper,
-    stop: Stop,
-    emit: Callable[[Video], None],
-    opened: Callable[[], None],
-    counters: Counter[str],
-) -> None:
-    """Capture until ``stop``.
+class Camera:
+    """A camera as a device of the capture loop.
 
-    Raises:
-        CaptureError: an unknown camera.
-        DeviceLostError: it cannot be opened, or gives no picture in time.
+    Args:
+        wanted: its name, number, path or address.
+        settings: of pictures, faces and patience.
+        stamper: numbers the messages.
     """
-    address = camera_address(wanted)
-    rate_hz = settings.capture.video_rate_hz
-    people = People(stamper, settings, round(NS_PER_S / rate_hz))
-    grabber = _Grabber(_open(address, settings), address, rate_hz, counters)
-    opened()
-    grabber.start()
-    patience_s = settings.capture.stall_timeout_ms / 1000
-    waited_s = 0.0
-    try:
-        while not stop.is_set():
-            try:
-                t_ns, picture = grabber.shots.get(timeout=0.1)
-            except queue.Empty:
-                waited_s += 0.1
-                if grabber.ended or waited_s >= patience_s:
-                    raise DeviceLostError("no picture from the camera") from None
-                continue
-            waited_s = 0.0
-            for message in people.look(picture, t_ns):
-                emit(message)
-    finally:
-        for message in people.end():
-            emit(message)
-        grabber.close()
+
+    def __init__(self, wanted: str | int, settings: EngineSettings, stamper: Stamper) -> None:
+        self._wanted, self._settings, self._stamper = wanted, settings, stamper
+        self.counters: Counter[str] = Counter()
+        self._grabber: _Grabber | None = None
+        self._people: People
+
+    def open(self) -> None:
+        """Find the camera and start to grab its pictures."""
+        address = camera_address(self._wanted)
+        period_ns = round(NS_PER_S / self._settings.capture.video_rate_hz)
+        self._people = People(self._stamper, self._settings, period_ns)
+        driver = _open(address, self._settings)
+        self._grabber = _Grabber(driver, address, self._settings, self.counters)
+
+    def read(self, timeout_s: float) -> list[Video]:
+        """The faces of the next picture."""
+        assert self._grabber is not None
+        shot = self._grabber.shots.get(timeout_s)
+        return [] if shot is None else self._people.look(shot.picture, shot.t_ns)
+
+    def close(self) -> list[Video]:
+        """Stop grabbing."""
+        if self._grabber is None:
+            return []
+        self._grabber.close()
+        self._grabber = None
+        return self._people.end()
 
 
 def _open(address: str | int, settings: EngineSettings) -> Any:
@@ -99,20 +104,17 @@ class _Grabber:
     """A thread that always grabs, so that what is retrieved is never old."""
 
     def __init__(
-        self, device: Any, address: str | int, rate_hz: float, counters: Counter[str]
+        self, device: Any, address: str | int, settings: EngineSettings, counters: Counter[str]
     ) -> None:
-        self.shots: queue.Queue[Shot] = queue.Queue(2)
-        self.ended = False
+        capture = settings.capture
+        self.shots: Feed[Shot] = Feed("picture from the camera", capture.stall_timeout_ms, QUEUED)
         self._device = device
-        self._sampler = FrameSampler(rate_hz)
+        self._sampler = FrameSampler(capture.video_rate_hz)
         self._counters = counters
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="grab", daemon=True)
         self._aspect = self._pixel_aspect()
         self._pause_s = self._frame_s() if Path(str(address)).is_file() else 0.0
-
-    def start(self) -> None:
-        """Start grabbing."""
         self._thread.start()
 
     def close(self) -> None:
@@ -129,18 +131,15 @@ class _Grabber:
                 self._keep(t_ns)
             if self._pause_s:
                 time.sleep(self._pause_s)
-        self.ended = True
+        self.shots.end()
 
     def _keep(self, t_ns: int) -> None:
         fine, picture = self._device.retrieve()
-        if fine:
-            picture = squared(np.asarray(picture, np.uint8), self._aspect)
-        else:
+        if not fine:
             self._counters["damaged"] += 1
             return
-        try:
-            self.shots.put_nowait((t_ns, picture))
-        except queue.Full:
+        picture = squared(np.asarray(picture, np.uint8), self._aspect)
+        if not self.shots.put(Shot(t_ns, picture)):
             self._counters["skipped"] += 1
 
     def _stamp_ns(self) -> int:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import queue
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.capture import CaptureError
-from engine.capture.devices import DeviceLostError, find, list_microphones, portaudio
+from engine.capture.device import DeviceLostError, Feed
+from engine.capture.listing import find, list_microphones, portaudio
 from engine.capture.stamps import NS_PER_S, Chunker, Stamper, to_int16
 from engine.settings import EngineSettings
-from engine.stop import Stop
 from engine.wire.clock import SampleCount, now_ns
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio
 from models.preprocessing import Resampler, to_float
@@ -57,73 +55,78 @@ class SampleClock:
         return self._chunker.push(to_int16(self._resampler.push(to_float(block.samples))))
 
 
-def run_microphone(
-    wanted: str | int,
-    settings: EngineSettings,
-    stamper: Stamper,
-    stop: Stop,
-    emit: Callable[[Audio], None],
-    opened: Callable[[], None],
-    counters: Counter[str],
-) -> None:
-    """Capture until ``stop``.
+class Microphone:
+    """A microphone as a device of the capture loop.
 
-    Raises:
-        CaptureError: an unknown device at the first opening, or PortAudio is missing.
-        DeviceLostError: the device cannot be opened, has gone, or gives no block in time.
+    Args:
+        wanted: its name, a part of it, or its index.
+        settings: chunks, speech, patience.
+        stamper: numbers the messages.
     """
-    sounddevice = portaudio()
-    if counters["lost"]:
-        # PortAudio freezes its device list at the start; a device that came back is not in it.
-        sounddevice._terminate()
-        sounddevice._initialize()
-    try:
-        device = find(wanted, list_microphones(), "microphone")
-    except CaptureError as error:
-        if counters["lost"]:
-            raise DeviceLostError(str(error)) from None
-        raise
-    blocks: queue.SimpleQueue[Block] = queue.SimpleQueue()
 
-    def copy(data: Any, frames: int, times: Any, status: Any) -> None:
-        samples = np.frombuffer(data, np.int16).copy()
-        now = now_ns()
-        # Several hosts give 0 or nonsense for the time of capture.
-        age_s = times.currentTime - times.inputBufferAdcTime
-        if not 0 < age_s < 1:
-            age_s = frames / rate_hz
-        blocks.put(Block(now - int(age_s * NS_PER_S), samples, bool(status.input_overflow)))
+    def __init__(self, wanted: str | int, settings: EngineSettings, stamper: Stamper) -> None:
+        self._wanted, self._settings, self._stamper = wanted, settings, stamper
+        self.counters: Counter[str] = Counter()
+        self._listed = False
+        self._stream: Any = None
+        self._blocks: Feed[Block]
+        self._clock: SampleClock
 
-    try:
-        rate_hz = _rate_hz(sounddevice, device.index)
-        size = rate_hz * settings.capture.chunk_ms // 1000
-        with sounddevice.RawInputStream(
-            samplerate=rate_hz,
-            blocksize=size,
-            device=device.index,
-            channels=1,
-            dtype="int16",
-            callback=copy,
-        ):
-            opened()
-            clock = SampleClock(Chunker(settings, stamper), rate_hz)
-            patience_s = settings.capture.stall_timeout_ms / 1000
-            waited_s = 0.0
-            while not stop.is_set():
-                try:
-                    block = blocks.get(timeout=0.1)
-                except queue.Empty:
-                    waited_s += 0.1
-                    if waited_s >= patience_s:
-                        reason = f"no sound from {device.name} for {patience_s:g} s"
-                        raise DeviceLostError(reason) from None
-                    continue
-                waited_s = 0.0
-                for message in clock.push(block):
-                    emit(message)
-                counters["gaps"] = clock.gaps
-    except sounddevice.PortAudioError as error:
-        raise DeviceLostError(f"{device.name}: {error.args[0]}") from None
+    def open(self) -> None:
+        """Find the microphone and start its stream."""
+        sounddevice = portaudio()
+        if self._listed:
+            # PortAudio freezes its device list at the start; a device that came back is not in it.
+            sounddevice._terminate()
+            sounddevice._initialize()
+        self._listed = True
+        device = find(self._wanted, list_microphones(), "microphone")
+        capture = self._settings.capture
+        try:
+            rate_hz = _rate_hz(sounddevice, device.index)
+            self._blocks = Feed(f"sound from {device.name}", capture.stall_timeout_ms)
+            self._clock = SampleClock(Chunker(self._settings, self._stamper), rate_hz)
+            self._stream = sounddevice.RawInputStream(
+                samplerate=rate_hz,
+                blocksize=rate_hz * capture.chunk_ms // 1000,
+                device=device.index,
+                channels=1,
+                dtype="int16",
+                callback=partial(_copy, self._blocks, rate_hz),
+            )
+            self._stream.start()
+        except sounddevice.PortAudioError as error:
+            raise DeviceLostError(f"{device.name}: {error.args[0]}") from None
+
+    def read(self, timeout_s: float) -> list[Audio]:
+        """The chunks that the next block completes."""
+        block = self._blocks.get(timeout_s)
+        if block is None:
+            return []
+        gaps = self._clock.gaps
+        chunks = self._clock.push(block)
+        self.counters["gaps"] += self._clock.gaps - gaps
+        return chunks
+
+    def close(self) -> list[Audio]:
+        """Stop the stream."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        return []
+
+
+def _copy(
+    blocks: Feed[Block], rate_hz: int, data: Any, frames: int, times: Any, status: Any
+) -> None:
+    """PortAudio's callback: copy and stamp, nothing else."""
+    samples = np.frombuffer(data, np.int16).copy()
+    now = now_ns()
+    # Several hosts give 0 or nonsense for the time of capture.
+    age_s = times.currentTime - times.inputBufferAdcTime
+    if not 0 < age_s < 1:
+        age_s = frames / rate_hz
+    blocks.put(Block(now - int(age_s * NS_PER_S), samples, bool(status.input_overflow)))
 
 
 def _rate_hz(sounddevice: Any, index: int) -> int:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from engine.capture.clip import read_clip, resolve_clip
+from engine.capture.device import Media
 from engine.capture.stamps import NS_PER_S, Stamper
 from engine.settings import EngineSettings
-from engine.stop import Stop
 from engine.wire.clock import now_ns, this_clock
-from engine.wire.messages import Audio, Video
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +27,15 @@ PASS_GAP_NS = 25_000_000
 """Between two passes of a clip: more than is taken for jitter, so that this cut counts as a gap. No
 encoder's context reaches over it, and windows end where the sound's chunks do again."""
 MAX_LAG_NS = 1_000_000_000
-"""A clip that is later than this pauses, and goes on where it is: a machine too slow for it would
+"""A clip that is later than this pauses and continues where it is: a machine too slow for it would
 otherwise send ever older messages, which the inference worker refuses."""
+CLOSE_S = 5.0
 
-Item = Audio | Video | Exception | None
+Item = Media | Exception | None
+"""A message, what broke the decoding, or the clip's end."""
 
 
-def passes(path: Path, stream: str, settings: EngineSettings) -> Iterator[Audio | Video]:
+def passes(path: Path, stream: str, settings: EngineSettings) -> Iterator[Media]:
     """A clip's messages from time 0, again and again where ``capture.loop`` says so."""
     stamper = Stamper(stream, this_clock())
     start_ns = 0
@@ -46,79 +49,103 @@ def passes(path: Path, stream: str, settings: EngineSettings) -> Iterator[Audio 
         start_ns = end_ns + PASS_GAP_NS
 
 
-def play(
-    source: str,
-    stream: str,
-    settings: EngineSettings,
-    stop: Stop,
-    emit: Callable[[Audio | Video], None],
-    counters: Counter[str],
-) -> None:
-    """Play a clip until its end or ``stop``; media time 0 is the moment of the first message.
+class Playback:
+    """A clip as a device of the capture loop; media time 0 is the moment of the first message.
 
     Every pause for want of decoded messages is counted (``pauses``).
 
-    Raises:
-        CaptureError: the clip cannot be read.
+    Args:
+        source: the clip's path, or ``sample``.
+        stream: name of its stream.
+        settings: of chunks, speech and faces; whether it is looped.
     """
-    path = resolve_clip(source)
-    ahead: queue.Queue[Item] = queue.Queue(AHEAD)
-    over = threading.Event()
 
-    def put(item: Item) -> bool:
-        while not over.is_set():
+    def __init__(self, source: str, stream: str, settings: EngineSettings) -> None:
+        self._source, self._stream, self._settings = source, stream, settings
+        self.counters: Counter[str] = Counter()
+        self._decoder: _Decoder | None = None
+        self._origin_ns: int | None = None
+        self._next: Media | None = None
+
+    def open(self) -> None:
+        """Start to decode ahead."""
+        path = resolve_clip(self._source)
+        self._origin_ns = self._next = None
+        self._decoder = _Decoder(passes(path, self._stream, self._settings))
+
+    def read(self, timeout_s: float) -> list[Media] | None:
+        """The next message, when its time has come."""
+        assert self._decoder is not None
+        if self._next is None:
             try:
-                ahead.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def decode() -> None:
-        try:
-            for message in passes(path, stream, settings):
-                if not put(message):
-                    return
-        except Exception as error:  # handed to the playing thread, which raises it
-            put(error)
-            return
-        put(None)
-
-    decoder = threading.Thread(target=decode, name="decode", daemon=True)
-    decoder.start()
-    try:
-        _send_in_time(ahead, stop, emit, counters)
-    finally:
-        over.set()
-        decoder.join(timeout=5)
-
-
-def _send_in_time(
-    ahead: queue.Queue[Item],
-    stop: Stop,
-    emit: Callable[[Audio | Video], None],
-    counters: Counter[str],
-) -> None:
-    origin_ns: int | None = None
-    while not stop.is_set():
-        try:
-            item = ahead.get(timeout=0.1)
-        except queue.Empty:
-            continue
-        if item is None:
-            return
-        if isinstance(item, Exception):
-            raise item
-        media = item.envelope
-        if origin_ns is None:
-            origin_ns = now_ns() - media.t_end_ns
-        if (lag_ns := now_ns() - origin_ns - media.t_end_ns) > MAX_LAG_NS:
-            if not counters["pauses"]:
-                log.warning("clip: this machine cannot keep up with it: it pauses now and then")
-            counters["pauses"] += 1
-            origin_ns += lag_ns
+                item = self._decoder.ahead.get(timeout=timeout_s)
+            except queue.Empty:
+                return []
+            if item is None:
+                return None
+            if isinstance(item, Exception):
+                raise item
+            self._next = item
+        media = self._next.envelope
+        origin_ns = self._origin_of(media.t_end_ns)
         end_ns = origin_ns + media.t_end_ns
-        if stop.wait(max(0.0, (end_ns - now_ns()) / NS_PER_S)):
-            return
+        wait_s = (end_ns - now_ns()) / NS_PER_S
+        if wait_s > 0:
+            time.sleep(min(wait_s, timeout_s))
+        if wait_s > timeout_s:
+            return []
         live = replace(media, t_start_ns=origin_ns + media.t_start_ns, t_end_ns=end_ns)
-        emit(replace(item, envelope=live))
+        message, self._next = replace(self._next, envelope=live), None
+        return [message]
+
+    def close(self) -> list[Media]:
+        """Stop decoding."""
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+        return []
+
+    def _origin_of(self, t_end_ns: int) -> int:
+        """Our time of media time 0; it moves on where the clip is too late."""
+        if self._origin_ns is None:
+            self._origin_ns = now_ns() - t_end_ns
+        lag_ns = now_ns() - self._origin_ns - t_end_ns
+        if lag_ns > MAX_LAG_NS:
+            if not self.counters["pauses"]:
+                log.warning("clip: this machine is too slow for it: it pauses now and then")
+            self.counters["pauses"] += 1
+            self._origin_ns += lag_ns
+        return self._origin_ns
+
+
+class _Decoder:
+    """A thread that decodes ahead; a fault is handed over, and None at the end."""
+
+    def __init__(self, messages: Iterator[Media]) -> None:
+        self.ahead: queue.Queue[Item] = queue.Queue(AHEAD)
+        self._messages = messages
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, at the latest when the message in work is decoded."""
+        self._closing.set()
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        last: Exception | None = None
+        try:
+            for message in self._messages:
+                if not self._put(message):
+                    return
+        except Exception as error:  # the reading thread raises it
+            last = error
+        self._put(last)
+
+    def _put(self, item: Item) -> bool:
+        while not self._closing.is_set():
+            with contextlib.suppress(queue.Full):
+                self.ahead.put(item, timeout=0.1)
+                return True
+        return False

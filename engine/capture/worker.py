@@ -1,56 +1,59 @@
-"""The body of a capture process: one device or clip to the inference worker, with 1 Hz status.
+"""The body of a capture process: one device to the inference worker, with a status a second.
 
 Pulse and status come from the loop that captures, so that a hung loop is seen.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Literal
 
 from engine.capture import CaptureError
-from engine.capture.camera import run_camera
-from engine.capture.devices import DeviceLostError
-from engine.capture.microphone import run_microphone
-from engine.capture.playback import play
+from engine.capture.camera import Camera
+from engine.capture.device import Device, DeviceLostError, Media
+from engine.capture.microphone import Microphone
+from engine.capture.playback import Playback
 from engine.capture.route import WayIn, way_in
 from engine.capture.stamps import Stamper
 from engine.pulse import PERIOD_S, Pulse
-from engine.settings import EngineSettings, StreamSettings
+from engine.settings import DeviceKind, EngineSettings, StreamSettings
 from engine.stop import Stop
 from engine.wire.clock import now_ns, this_clock
-from engine.wire.messages import Audio, Status, Video, WorkerState
+from engine.wire.messages import Status, WorkerState
 from engine.wire.security import ClientSecurity
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 STATUS_PERIOD_S = 1.0
+READ_S = 0.1
+"""Longest wait for a device's next message: then the loop comes round, and its pulse beats."""
 OPEN_S = 60.0
 """Opening a device may take this long before it counts as hung."""
 MAX_DETAIL = 500
-CaptureDevice = Literal["microphone", "camera", "source"]
 
 
 class Outbox:
     """Sends one worker's messages and its status.
 
-    A status goes out once a second and at every change of state. A clip's and a camera's messages
-    come from one thread, a browser's from two: the one lock keeps the socket to one at a time.
+    A status goes out once a second and at every change of state. A browser's capture begins and
+    ends in another thread than its loop's: the lock gives the socket to one at a time.
+
+    Args:
+        sender: where messages go.
+        worker: name of the worker in its status.
+        counters: the device's own.
     """
 
-    def __init__(self, sender: WayIn, worker: str) -> None:
+    def __init__(self, sender: WayIn, worker: str, counters: Counter[str]) -> None:
         self._sender = sender
+        self.counters = counters
         self._stamper = Stamper(worker, this_clock())
         self._lock = threading.Lock()
         self._last_ns = now_ns()
         self._state: WorkerState = "starting"
         self._detail = ""
-        self.counters: Counter[str] = Counter()
 
-    def emit(self, message: Audio | Video) -> None:
+    def emit(self, message: Media) -> None:
         """Send now, or drop and count."""
         with self._lock:
             self._sender.send(message)
@@ -65,9 +68,8 @@ class Outbox:
         with self._lock:
             start_ns, self._last_ns = self._last_ns, now_ns()
             envelope = self._stamper.envelope("status", start_ns, self._last_ns)
-            counters = {"sent": self._sender.sent, "dropped": self._sender.dropped}
-            counters |= self._sender.counters
-            counters |= self.counters
+            sender = {"sent": self._sender.sent, "dropped": self._sender.dropped}
+            counters = {**sender, **self._sender.counters, **self.counters}
             status = Status(envelope, "capture", self._state, self._detail, counters)
             self._sender.send(status)
 
@@ -100,7 +102,7 @@ class Round:
 
 def run_capture(
     stream: StreamSettings,
-    device: CaptureDevice,
+    kind: DeviceKind,
     settings: EngineSettings,
     stop: Stop,
     pulse: Pulse | None = None,
@@ -110,7 +112,7 @@ def run_capture(
 
     Args:
         stream: what to capture, and under which name.
-        device: which of the stream's devices.
+        kind: which of the stream's devices.
         settings: the engine's settings.
         stop: ends the capture.
         pulse: beats with the loop.
@@ -123,71 +125,76 @@ def run_capture(
     security = None
     if settings.security.mode == "curve":
         security = ClientSecurity.read(settings.security.keys_dir)
-    with way_in(settings, stream.name, device, security) as sender:
-        outbox = Outbox(sender, f"{stream.name}.{device}")
-        pulse = pulse or Pulse()
+    device = device_of(stream, kind, settings)
+    pulse = pulse or Pulse()
+    with way_in(settings, stream.name, kind, security) as sender:
+        outbox = Outbox(sender, f"{stream.name}.{kind}", device.counters)
         try:
-            if stream.source is not None:
-                outbox.change("running")
-                here = Round(stop, pulse, outbox)
-                play(stream.source, stream.name, settings, here, outbox.emit, outbox.counters)
-                outbox.change("ended")
-            else:
-                _keep_open(stream, device, settings, stop, outbox, pulse, again)
+            keep_open(device, outbox, Round(stop, pulse, outbox), pulse, again)
         except CaptureError as error:
             outbox.change("ended", str(error)[:MAX_DETAIL])
             raise
+        outbox.change("ended")
 
 
-def _keep_open(
-    stream: StreamSettings,
-    device: CaptureDevice,
-    settings: EngineSettings,
-    stop: Stop,
-    outbox: Outbox,
-    pulse: Pulse,
-    again: bool,
-) -> None:
-    """Run a device, and open it again, ever more patiently, whenever it is lost."""
+def device_of(stream: StreamSettings, kind: DeviceKind, settings: EngineSettings) -> Device:
+    """The device of a stream, not yet open."""
+    if kind == "source":
+        return Playback(str(stream.source), stream.name, settings)
     stamper = Stamper(stream.name, this_clock())
-    here = Round(stop, pulse, outbox)
+    if kind == "microphone" and stream.microphone is not None:
+        return Microphone(stream.microphone, settings, stamper)
+    if kind == "camera" and stream.camera is not None:
+        return Camera(stream.camera, settings, stamper)
+    raise ValueError(f"stream {stream.name!r} has no {kind}")
+
+
+def keep_open(device: Device, outbox: Outbox, here: Round, pulse: Pulse, again: bool) -> None:
+    """Read a device until ``here`` says stop or it ends; open it again when it is lost.
+
+    Raises:
+        CaptureError: it cannot be opened the first time, or a clip cannot be decoded.
+    """
     wait_s = FIRST_WAIT_S
     while not here.is_set():
-        with contextlib.ExitStack() as opening:
-            opening.enter_context(pulse.starting(OPEN_S))
-
-            def opened(opening: contextlib.ExitStack = opening) -> None:
-                nonlocal wait_s, again
-                opening.close()
-                wait_s, again = FIRST_WAIT_S, True
-                outbox.change("running")
-
-            try:
-                _run_device(stream, device, settings, stamper, here, outbox, opened)
-            except (DeviceLostError, CaptureError) as lost:
-                if isinstance(lost, CaptureError) and not again:
-                    raise
-                reason = str(lost)
-            else:
-                return
+        try:
+            _open(device, pulse, again)
+            outbox.change("running")
+            wait_s, again = FIRST_WAIT_S, True
+            return pump(device, outbox, here)
+        except DeviceLostError as lost:
+            reason = str(lost)
+        finally:
+            for message in device.close():
+                outbox.emit(message)
         outbox.counters["lost"] += 1
         outbox.change("reconnecting", reason[:MAX_DETAIL])
         here.wait(wait_s)
         wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+    return None
 
 
-def _run_device(
-    stream: StreamSettings,
-    device: CaptureDevice,
-    settings: EngineSettings,
-    stamper: Stamper,
-    here: Round,
-    outbox: Outbox,
-    opened: Callable[[], None],
-) -> None:
-    if device == "microphone" and stream.microphone is not None:
-        run_microphone(
-            stream.microphone, settings, stamper, here, outbox.emit, opened, outbox.counters
-        )
-    elif stream.camera is not None:
-        run_camera(stream.camera, settings, stamper, here, outbox.emit, opened, outbox.counters)
+def pump(device: Device, outbox: Outbox, here: Round) -> None:
+    """Send what an open device gives, until it ends or ``here`` says stop: the one capture loop.
+
+    Raises:
+        DeviceLostError: the device went silent or away.
+        CaptureError: a clip that cannot be decoded.
+    """
+    while not here.is_set():
+        messages = device.read(READ_S)
+        if messages is None:
+            return
+        for message in messages:
+            outbox.emit(message)
+
+
+def _open(device: Device, pulse: Pulse, again: bool) -> None:
+    """Open a device; one that was there before is lost rather than a mistake when it is missing."""
+    try:
+        with pulse.starting(OPEN_S):
+            device.open()
+    except CaptureError as error:
+        if again:
+            raise DeviceLostError(str(error)) from None
+        raise

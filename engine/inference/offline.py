@@ -1,12 +1,10 @@
-"""Scoring a clip as fast as the machine allows, through the same core as the live worker."""
+"""Scoring messages as fast as the machine allows, through the same core as the live worker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from engine.backends.protocol import Backend
-from engine.capture.clip import read_clip
 from engine.inference.core import InferenceCore
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
@@ -16,16 +14,10 @@ from engine.wire.messages import Message, Score
 from models.bundle import Bundle
 
 
-def score_clip(
-    path: Path, settings: EngineSettings, bundle: Bundle, backend: Backend
-) -> Iterator[Score]:
-    """Score a media file; the clip's own time stands in for the clock.
-
-    Raises:
-        engine.capture.CaptureError: the clip is missing, or holds neither sound nor picture.
-    """
+def offline_core(settings: EngineSettings, bundle: Bundle, backend: Backend) -> InferenceCore:
+    """A core that waits for words and transcripts instead of doing without what is late."""
     reader = GivenTextEncoder(bundle, wait=True)
-    core = InferenceCore(
+    return InferenceCore(
         bundle,
         backend,
         settings.inference,
@@ -34,7 +26,6 @@ def score_clip(
         words=words_source(bundle, settings.words, reader, now=None),
         words_settings=settings.words,
     )
-    yield from score_messages(core, read_clip(path, settings))
 
 
 def score_messages(core: InferenceCore, messages: Iterable[Message]) -> Iterator[Score]:

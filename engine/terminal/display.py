@@ -14,7 +14,7 @@ from rich.text import Text
 
 from engine.supervisor import WorkerView
 from engine.terminal.output import Output
-from engine.terminal.render import Sparkline, score_line, score_table
+from engine.wire.drawing import Sparkline, score_line, score_table
 from engine.wire.messages import Score, Status
 
 REFRESH_S = 0.125

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.protocol import Backend
-from engine.inference.offline import score_clip
+from engine.score import score_clip
 from engine.settings import EngineSettings
 from models.bundle import Bundle
 from models.preprocessing import SAMPLE_RATE_HZ

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from engine.capture import CaptureError
-from engine.capture.worker import run_capture
+from engine.capture.device import DeviceLostError, Feed, Media
+from engine.capture.worker import Outbox, Round, keep_open, run_capture
 from engine.pulse import RUNNING, Pulse, PulseReader
 from engine.settings import StreamSettings, load
 from engine.wire.messages import Status
-from engine.wire.sockets import IngestReceiver
+from engine.wire.sockets import IngestReceiver, IngestSender
 
 
 def states(receiver: IngestReceiver, wanted: str, seconds: float = 20) -> list[Status]:
@@ -70,3 +71,50 @@ def test_a_clip_that_cannot_be_read_is_a_mistake_that_names_it(tmp_path: Path) -
         pytest.raises(CaptureError, match=r"cut\.mp4"),
     ):
         run_capture(stream, "source", load(ingest=receiver.endpoint), threading.Event())
+
+
+class ShakyDevice:
+    """A device that is lost after each reading, three times, and then ends."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        self.calls: list[str] = []
+
+    def open(self) -> None:
+        self.calls.append("open")
+        if self.calls.count("open") == 2:
+            raise CaptureError("no such device now")
+
+    def read(self, timeout_s: float) -> list[Media] | None:
+        self.calls.append("read")
+        if self.calls.count("read") < 3:
+            raise DeviceLostError("unplugged")
+        return None
+
+    def close(self) -> list[Media]:
+        self.calls.append("close")
+        return []
+
+
+def test_the_loop_opens_a_lost_device_again_and_closes_it_each_time() -> None:
+    device, pulse = ShakyDevice(), Pulse()
+    with IngestReceiver("tcp://127.0.0.1:*") as receiver, IngestSender(receiver.endpoint) as sender:
+        outbox = Outbox(sender, "s.camera", device.counters)
+        keep_open(device, outbox, Round(threading.Event(), pulse, outbox), pulse, again=False)
+        once = ["open", "read", "close"]
+        assert device.calls == [*once, "open", "close", *once, *once]
+        assert device.counters["lost"] == 3
+
+
+def test_a_feed_that_ends_or_falls_silent_is_a_lost_device() -> None:
+    feed = Feed[int]("sound from a test", stall_ms=200, size=1)
+    assert feed.get(0.01) is None
+    assert feed.put(1)
+    assert not feed.put(2)
+    assert feed.get(0.01) == 1
+    assert feed.get(0.15) is None
+    with pytest.raises(DeviceLostError, match=r"no sound from a test for 0\.2 s"):
+        feed.get(0.15)
+    feed.end()
+    with pytest.raises(DeviceLostError, match="no more sound"):
+        feed.get(0.01)

@@ -7,7 +7,7 @@ import pytest
 
 from engine.backends.select import choose
 from engine.capture.clip import SAMPLE_CLIP
-from engine.inference.offline import score_clip
+from engine.score import score_clip
 from engine.settings import load
 from models import bundle as bundles
 from models.encoders.text import OnnxTextEncoder

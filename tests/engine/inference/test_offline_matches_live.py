@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from engine.backends import select
 from engine.capture.clip import read_clip
-from engine.inference.offline import score_clip
 from engine.inference.worker import run_inference
+from engine.score import score_clip
 from engine.settings import EngineSettings, InferenceSettings, WordsSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Score, Status

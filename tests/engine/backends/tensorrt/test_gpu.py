@@ -120,7 +120,7 @@ def test_a_second_start_builds_nothing(
 
 
 def test_auto_takes_tensorrt_and_scores_tell_so(plans: Path) -> None:
-    from engine.inference.offline import score_clip
+    from engine.score import score_clip
 
     sample = Path(engine.__file__).parent / "samples" / "sample.mp4"
     options = TensorrtSettings(max_batch=MAX_BATCH, plans_dir=plans)

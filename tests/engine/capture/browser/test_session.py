@@ -1,6 +1,5 @@
 """A browser's capture without the browser: consent, limits, clocks, and what reaches the wire."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 
@@ -8,20 +7,15 @@ import numpy as np
 import pytest
 import zmq
 
+from engine.capture.browser.device import MAX_FAULTS, SETTLE_PACKETS, RateLimit
+from engine.capture.browser.hello import CaptureRefusedError, Hello
 from engine.capture.browser.packets import PICTURE, SOUND
-from engine.capture.browser.session import (
-    MAX_FAULTS,
-    SETTLE_PACKETS,
-    CaptureDesk,
-    CaptureRefusedError,
-    CaptureSession,
-    Hello,
-    RateLimit,
-)
+from engine.capture.browser.session import CaptureDesk, CaptureSession
 from engine.wire.clock import now_ns
 from engine.wire.messages import Audio, Message, Status, Video
 from engine.wire.sockets import IngestReceiver
 from tests.engine.capture.browser.test_packets import jpeg, packet
+from tests.support.peers import eventually
 
 MS, S = 1_000_000, 1_000_000_000
 GREETING = {"stream": "laptop", "sound": True, "pictures": True, "consent": True}
@@ -94,7 +88,7 @@ def test_sound_reaches_the_wire_as_a_microphones_does(engine: IngestReceiver) ->
     samples, start = tone(1.5), now_ns()
     for i in range(30):
         chunk = samples[800 * i : 800 * (i + 1)].tobytes()
-        session.take(packet(SOUND, chunk, 1000.0 + 50 * i), start + 50 * i * MS)
+        session.push(packet(SOUND, chunk, 1000.0 + 50 * i), start + 50 * i * MS)
     session.close()
     messages = receive(engine, 2 + 30 - SETTLE_PACKETS)
     sound = [m for m in messages if isinstance(m, Audio)]
@@ -112,17 +106,11 @@ def test_sound_reaches_the_wire_as_a_microphones_does(engine: IngestReceiver) ->
 def test_pictures_reach_the_wire_without_the_picture(engine: IngestReceiver) -> None:
     _desk, session = opened(engine)
 
-    async def run() -> None:
-        watching = asyncio.create_task(session.watch())
-        session.take(packet(PICTURE, jpeg(), 5.0), now_ns())
-        while not session.counters["pictures"]:
-            await asyncio.sleep(0.01)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-    asyncio.run(asyncio.wait_for(run(), 20))
+    session.start()
+    session.push(packet(PICTURE, jpeg(), 5.0), now_ns())
+    eventually(lambda: session.device.counters["pictures"] == 1, "a picture was read")
     session.close()
-    (video,) = [m for m in receive(engine, 2) if isinstance(m, Video)]
+    (video,) = [m for m in receive(engine, 3) if isinstance(m, Video)]
     assert (video.faces, video.crop) == (0, None)
     assert video.envelope.t_end_ns - video.envelope.t_start_ns == 100 * MS
 
@@ -130,10 +118,10 @@ def test_pictures_reach_the_wire_without_the_picture(engine: IngestReceiver) -> 
 def test_malformed_packets_are_counted_and_at_last_refused(engine: IngestReceiver) -> None:
     _desk, session = opened(engine)
     for _ in range(MAX_FAULTS - 1):
-        session.take(b"nonsense", now_ns())
-    assert session.tell()["refused"] == MAX_FAULTS - 1
+        session.push(b"nonsense", now_ns())
+    assert session.report()["refused"] == MAX_FAULTS - 1
     with pytest.raises(CaptureRefusedError, match="malformed"):
-        session.take(b"nonsense", now_ns())
+        session.push(b"nonsense", now_ns())
     session.close()
 
 
@@ -141,9 +129,9 @@ def test_a_flood_is_cut_to_the_rate(engine: IngestReceiver) -> None:
     _desk, session = opened(engine)
     now = now_ns()
     for i in range(200):
-        session.take(packet(SOUND, tone(0.05).tobytes(), 1000.0 + 50 * i), now)
-        session.take(packet(PICTURE, jpeg(64, 64), 1000.0 + 50 * i), now)
-    assert session.counters["over_rate"] == (200 - 40) + (200 - 15)
+        session.push(packet(SOUND, tone(0.05).tobytes(), 1000.0 + 50 * i), now)
+        session.push(packet(PICTURE, jpeg(64, 64), 1000.0 + 50 * i), now)
+    assert session.device.counters["over_rate"] == (200 - 40) + (200 - 15)
     session.close()
 
 
@@ -151,9 +139,9 @@ def test_a_packet_of_a_kind_that_was_not_agreed_to_is_dropped(engine: IngestRece
     desk = CaptureDesk(engine.endpoint)
     hello = GREETING | {"pictures": False}
     session = desk.open(hello, lambda: NOBODY)
-    session.take(packet(PICTURE, jpeg(), 5.0), now_ns())
-    assert session.counters["over_rate"] == 1
-    assert session._picture is None
+    session.push(packet(PICTURE, jpeg(), 5.0), now_ns())
+    assert session.device.counters["over_rate"] == 1
+    assert session.device._picture is None
     session.close()
 
 

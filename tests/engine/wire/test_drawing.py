@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from engine.terminal.render import WIDE, Sparkline, score_line, score_table
+from engine.wire.drawing import WIDE, Sparkline, score_line, score_table
 from engine.wire.messages import Interval, Score
 from tests.support.scores import make_score
 

@@ -11,12 +11,8 @@ from engine.capture import CaptureError
 CAMERAS = Path("/sys/class/video4linux")
 
 
-class DeviceLostError(Exception):
-    """A device went silent or away; it is to be opened again."""
-
-
 @dataclass(frozen=True, slots=True)
-class Device:
+class NamedDevice:
     """A microphone or camera; ``index`` is what its driver calls it."""
 
     index: int
@@ -40,32 +36,32 @@ def portaudio() -> Any:
     return sounddevice
 
 
-def list_microphones() -> list[Device]:
+def list_microphones() -> list[NamedDevice]:
     """Every input device.
 
     Raises:
         CaptureError: sounddevice or PortAudio is missing.
     """
     return [
-        Device(index, str(entry["name"]))
+        NamedDevice(index, str(entry["name"]))
         for index, entry in enumerate(portaudio().query_devices())
         if entry["max_input_channels"] > 0
     ]
 
 
-def list_cameras(root: Path = CAMERAS) -> list[Device]:
+def list_cameras(root: Path = CAMERAS) -> list[NamedDevice]:
     """Every video device of the kernel (Linux), by number."""
     if not root.is_dir():
         return []
     entries = [
-        Device(int(node.name[5:]), (node / "name").read_text().strip())
+        NamedDevice(int(node.name[5:]), (node / "name").read_text().strip())
         for node in root.glob("video*")
         if node.name[5:].isdigit() and (node / "name").is_file()
     ]
     return sorted(entries, key=lambda device: device.index)
 
 
-def find(wanted: str | int, devices: list[Device], kind: str) -> Device:
+def find(wanted: str | int, devices: list[NamedDevice], kind: str) -> NamedDevice:
     """The device with this index, exact name, or name that contains it.
 
     Raises:
