@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from engine.wire.closing import Closing
+from engine.wire.control import ControlClient
 from engine.wire.security import ClientSecurity
-from engine.wire.sockets import ControlClient
 
 CONTROL = "tcp://127.0.0.1:5572"
 
 
-class Control:
+class Control(Closing):
     """Sends requests to one engine's control endpoint; used by one thread.
 
     with Control() as engine:
@@ -57,17 +56,6 @@ class Control:
     def close(self) -> None:
         """Disconnect."""
         self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _stream(stream: str | None) -> dict[str, str]:

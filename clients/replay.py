@@ -14,7 +14,7 @@ from clients.reading import RecordingFile
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Envelope, Score, Status, WorkerState
 from engine.wire.rows import Row
-from engine.wire.sockets import ScorePublisher
+from engine.wire.scores import ScorePublisher
 
 PATIENCE_MS = 5_000
 """A subscriber that takes nothing for this long loses scores rather than stopping the others."""

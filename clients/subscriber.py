@@ -15,14 +15,14 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from clients.events import NS_PER_S, Event, Gap, Link, Tracker
 from engine.wire.clock import Clocks, now_ns, this_clock
+from engine.wire.closing import Closing
 from engine.wire.messages import Score, Status
+from engine.wire.scores import ScoreReceiver
 from engine.wire.security import ClientSecurity
-from engine.wire.sockets import ScoreReceiver
 
 SCORES = "tcp://127.0.0.1:5571"
 STALE_S = 3.0
@@ -40,7 +40,7 @@ class _Latest:
     score: Score
 
 
-class Subscriber:
+class Subscriber(Closing):
     """Receives scores of one engine; used by one thread."""
 
     def __init__(
@@ -141,17 +141,6 @@ class Subscriber:
             self._closed = True
             self._receiver.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _wait(self, timeout_ms: int) -> None:
         first = None if self._waiting else self._receiver.receive(timeout_ms)
         if first is not None:
@@ -226,12 +215,7 @@ class AsyncSubscriber:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.close()
 
     async def _readable(self) -> None:

@@ -25,11 +25,12 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from engine.cli import UsageError, read_settings, tell
 from engine.cli import app as engine_app
 from engine.cli import run as engine_run
+from engine.cli import tell
 from engine.cluster.cli import app as cluster_app
 from engine.doctor import DISTRIBUTION
+from engine.options import UsageError, read_settings
 
 PLUGINS = "undertone.commands"
 """Group of the entry points that bring commands of other packages."""
@@ -270,7 +271,7 @@ def _with_dashboard() -> Callable[..., None]:
     own = inspect.signature(engine_run).parameters.values()
     hints = get_type_hints(engine_run, include_extras=True)
     more = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
         for name, (_, value) in extra.items()
     ]
     made = partial(run)

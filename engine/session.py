@@ -12,8 +12,8 @@ from engine.processes import WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import POLL_S, Supervisor
 from engine.terminal.display import Display
+from engine.wire.scores import ScoreReceiver
 from engine.wire.security import CLIENT, SERVER, ClientSecurity
-from engine.wire.sockets import ScoreReceiver
 
 MAX_SHOWN = 1000
 """Messages shown in one round."""

@@ -36,6 +36,8 @@ STREAM_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 DeviceKind = Literal["microphone", "camera", "source"]
 """What one capture worker owns; a source is a clip."""
+FORMER_NAMES = {"max_age_ms": "absent_after_ms"}
+"""Of ``inference``, valid for one release: ``max_age_ms`` is the age of a score elsewhere."""
 
 
 class SettingsError(UserError):
@@ -131,7 +133,7 @@ class InferenceSettings(Section):
     """How long a window waits for a modality that lags behind."""
     min_coverage: float = Field(0.1, ge=0.0, le=1.0)
     """A modality covering less of its window counts as absent."""
-    max_age_ms: int = Field(2_000, ge=100)
+    absent_after_ms: int = Field(2_000, ge=100)
     """A voice this long gone counts as absent, though the window still holds it; a face too,
     where no picture says so sooner."""
     face_gone_ms: int = Field(500, ge=0)
@@ -147,6 +149,16 @@ class InferenceSettings(Section):
     """Time in which the rolling filter halves the distance to a steady window score."""
     hold_s: float = Field(6.0, ge=0)
     """How long a valence is held, its interval growing, after voice and face are gone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        """Read a setting by its former name; where both are given, the present one counts."""
+        if isinstance(values, dict):
+            former = {new: values[old] for old, new in FORMER_NAMES.items() if old in values}
+            kept = {name: value for name, value in values.items() if name not in FORMER_NAMES}
+            return former | kept
+        return values
 
 
 class WordsSettings(Section):
@@ -336,6 +348,8 @@ def _refuse_unknown_variables(environment: Iterable[str]) -> None:
         *branch, key = variable[len(ENV_PREFIX) :].lower().split(ENV_DELIMITER)
         parent = EngineSettings.model_fields.get(branch[0]) if branch else None
         valid = _valid_keys(branch)
+        if branch == ["inference"]:
+            key = FORMER_NAMES.get(key, key)
         if (branch and parent is None) or (key not in valid and branch[:1] != ["streams"]):
             names = ", ".join(ENV_PREFIX + ENV_DELIMITER.join([*branch, k]).upper() for k in valid)
             if branch and parent is None:

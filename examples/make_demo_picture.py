@@ -28,7 +28,7 @@ from playwright.sync_api import WebSocketRoute, sync_playwright
 
 from clients.dashboard.board import score_json
 from clients.reading import RecordingFile
-from engine.cli import SAMPLES
+from engine.options import SAMPLES
 from engine.wire.messages import Score
 
 PERIOD_S, WIDTH_PX, QUALITY = 1.0, 900, 44

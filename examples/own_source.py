@@ -2,9 +2,7 @@
 
 Here a clip plays the part of your device, its middle the part of your face detector.
 
-Usage: python examples/own_source.py CLIP [INGEST [STREAM [CONTROL]]]
-
-CONTROL is for a worker on another host: the two clocks are compared before anything is sent.
+Usage: python examples/own_source.py CLIP [INGEST [STREAM]]
 """
 
 import sys
@@ -14,17 +12,14 @@ import av
 import cv2
 import numpy as np
 
-from engine.wire.clock import now_ns, share_clock, this_clock
+from engine.wire.clock import now_ns, this_clock
+from engine.wire.ingest import IngestSender
 from engine.wire.messages import Audio, Envelope, Video
-from engine.wire.sockets import ControlClient, IngestSender
 
 CHUNK, RATE_HZ, FRAME_MS = 800, 16_000, 10  # 50 ms of sound, speech flags every 10 ms
 clip = sys.argv[1]
 ingest = sys.argv[2] if len(sys.argv) > 2 else "tcp://127.0.0.1:5570"
 stream = sys.argv[3] if len(sys.argv) > 3 else "mine"
-if len(sys.argv) > 4:
-    with ControlClient(sys.argv[4]) as control:
-        share_clock(control.request)
 
 with av.open(clip) as opened:
     resampler = av.AudioResampler("s16", "mono", RATE_HZ)

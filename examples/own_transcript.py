@@ -11,8 +11,8 @@ import sys
 
 from clients import Subscriber
 from engine.wire.clock import now_ns
+from engine.wire.ingest import IngestSender
 from engine.wire.messages import Envelope, Score, Status, Text
-from engine.wire.sockets import IngestSender
 
 SECONDS_PER_WORD = 0.35
 stream = sys.argv[1] if len(sys.argv) > 1 else "main"

@@ -17,8 +17,6 @@ import threading
 import time
 from collections import Counter, deque
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Self
 
 import zmq
 from msgspec.structs import replace
@@ -26,13 +24,16 @@ from zmq.utils.monitor import recv_monitor_message
 
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
+from engine.wire.closing import Closing
 from engine.wire.codec import encode
+from engine.wire.control import ControlClient
 from engine.wire.fields import WireError
+from engine.wire.ingest import INGEST_QUEUE, IngestSender
 from engine.wire.link import DirectoryLink, keep_alive
 from engine.wire.membership import Claim, Leave, Outbound, Place, Placed, Refused
 from engine.wire.messages import Audio, Message, Resume, Status, Text, Video
 from engine.wire.security import ClientSecurity
-from engine.wire.sockets import INGEST_QUEUE, ControlClient, IngestSender, _Socket
+from engine.wire.sockets import Socket
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Tape:
         self._unsent -= 1
 
 
-class Line(_Socket):
+class Line(Socket):
     """The connection to one process of a worker; once it is lost it stays lost."""
 
     def __init__(self, placed: Placed, security: ClientSecurity | None) -> None:
@@ -140,7 +141,7 @@ class Line(_Socket):
         if security is not None:
             security.apply(self._zmq)
         self.monitor = self._zmq.get_monitor_socket(LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        self._connect(placed.ingest)
+        self.connect_to(placed.ingest)
 
     def is_lost(self) -> bool:
         """Whether the worker, or the way there, is gone."""
@@ -171,7 +172,7 @@ class Line(_Socket):
         super().close()
 
 
-class Route:
+class Route(Closing):
     """Sends one device's messages to wherever its stream lives; any thread may send.
 
     Args:
@@ -225,17 +226,6 @@ class Route:
         self._thread.join()
         self._awake.close()
         self._wake.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         with DirectoryLink(self._directory, self._security) as link:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import cli as options
+from engine import options
+from engine.cli import session
+from engine.options import Common, Inputs, Model, grouped
 
 if TYPE_CHECKING:
     from engine.settings import EngineSettings
@@ -27,45 +30,63 @@ app = typer.Typer(
 )
 
 Directory = Annotated[str | None, typer.Option(help="Endpoint of the directory.")]
-Relays = Annotated[
-    str | None, typer.Option("--scores", help="Endpoints of the relays, with commas between them.")
-]
 Workers = Annotated[int, typer.Option(min=1, help="Inference workers, of all hosts together.")]
-Hosts = Annotated[int, typer.Option(min=1, help="Hosts that share the workers, as machines would.")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cluster's parts are, and what one worker holds."""
+
+    address: Annotated[
+        str | None, typer.Option(help="This machine's address for the captures.")
+    ] = None
+    directory: Directory = None
+    scores: Annotated[
+        str | None, typer.Option(help="Endpoints of the relays, with commas between them.")
+    ] = None
+
+    def flags(self, **cluster: Any) -> dict[str, Any]:
+        """Settings that were given, and more of the section ``cluster``."""
+        directory = self.directory or DIRECTORY
+        given = options.given(directory=directory, address=self.address, **cluster)
+        return {"scores": self.scores or SCORES, "cluster": given}
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Whom a question goes to."""
+
+    directory: Directory = None
+    config: options.Config = None
+    security: options.SecurityMode = None
+    keys_dir: options.KeysDir = None
+
+    def settings(self) -> EngineSettings:
+        """Read the settings with these flags."""
+        common = Common(self.config, self.security, self.keys_dir)
+        return common.settings(cluster=options.given(directory=self.directory))
+
+
 Capacity = Annotated[int | None, typer.Option(min=1, help="Streams that one worker holds.")]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        "--ray", help="Run the parts on the Ray cluster at this address; local: a new one."
-    ),
-]
-HostName = Annotated[str | None, typer.Option(help="This machine's name within the cluster.")]
-Address = Annotated[str | None, typer.Option(help="This machine's address for the captures.")]
 
 
 @app.callback()
+@grouped
 def cluster(
     context: typer.Context,
+    place: Place,
+    model: Model,
+    inputs: Inputs,
+    common: Common,
     workers: Workers = 2,
-    hosts: Hosts = 1,
+    hosts: Annotated[
+        int, typer.Option(min=1, help="Hosts that share the workers, as machines would.")
+    ] = 1,
     capacity: Capacity = None,
-    ray: Ray = None,
-    address: Address = None,
-    directory: Directory = None,
-    scores: Relays = None,
-    bundle: options.BundleName = None,
-    backend: options.BackendOption = None,
-    microphone: options.Microphone = None,
-    camera: options.Camera = None,
-    source: options.Source = None,
-    stream: options.Stream = None,
-    once: options.Once = False,
-    config: options.Config = None,
-    security: options.Security = None,
-    keys_dir: options.KeysDir = None,
-    hop_ms: options.HopMs = None,
-    threads: options.Threads = None,
-    log_level: options.LogLevel = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Run the parts on the Ray cluster at this address; local: a new one."),
+    ] = None,
 ) -> None:
     """Run a directory, two relays, workers and the sources that ``run`` takes."""
     if context.invoked_subcommand is not None:
@@ -73,83 +94,45 @@ def cluster(
     from engine.cluster.parts import local_specs
     from engine.processes import capture_specs
 
-    settings = options.read_settings(
-        config,
-        scores=scores or SCORES,
-        bundle=bundle,
-        backend=backend,
-        streams=options.streams_of(microphone, camera, source, stream),
-        capture={"loop": False} if once else None,
-        security=options.security_of(security, keys_dir),
-        inference=options.inference_of(hop_ms, threads),
-        cluster=_given(directory=directory or DIRECTORY, capacity=capacity, address=address),
-        log_level=log_level,
-    )
-    settings = options.with_devices(settings, microphone, camera)
+    flags = place.flags(capacity=capacity) | model.flags() | inputs.flags()
+    settings = inputs.with_devices(common.settings(**flags))
     if ray is not None:
         from engine.cluster.ray_pool import start
 
         start(ray, settings, workers, hosts)
-        options.session(settings, capture_specs(settings))
+        session(settings, capture_specs(settings))
         return
-    options.session(settings, [*local_specs(settings, workers, hosts), *capture_specs(settings)])
+    session(settings, [*local_specs(settings, workers, hosts), *capture_specs(settings)])
 
 
 @app.command()
-def hub(
-    address: Address = None,
-    directory: Directory = None,
-    scores: Relays = None,
-    config: options.Config = None,
-    security: options.Security = None,
-    keys_dir: options.KeysDir = None,
-    log_level: options.LogLevel = None,
-) -> None:
+@grouped
+def hub(place: Place, common: Common) -> None:
     """Run only the directory and the relays, for hosts and captures elsewhere."""
     from engine.cluster.parts import hub_specs
 
-    settings = options.read_settings(
-        config,
-        scores=scores or SCORES,
-        security=options.security_of(security, keys_dir),
-        cluster=_given(directory=directory or DIRECTORY, address=address),
-        log_level=log_level,
-    )
-    options.session(settings, hub_specs(settings), shows_scores=False)
+    settings = common.settings(**place.flags())
+    session(settings, hub_specs(settings), shows_scores=False)
 
 
 @app.command()
+@grouped
 def host(
+    place: Place,
+    model: Model,
+    common: Common,
     workers: Workers = 2,
-    name: HostName = None,
-    address: Address = None,
+    name: Annotated[
+        str | None, typer.Option(help="This machine's name within the cluster.")
+    ] = None,
     capacity: Capacity = None,
-    directory: Directory = None,
-    scores: Relays = None,
-    bundle: options.BundleName = None,
-    backend: options.BackendOption = None,
-    config: options.Config = None,
-    security: options.Security = None,
-    keys_dir: options.KeysDir = None,
-    hop_ms: options.HopMs = None,
-    threads: options.Threads = None,
-    log_level: options.LogLevel = None,
 ) -> None:
     """Add this machine's workers to a cluster."""
     from engine.cluster.parts import host_spec
 
-    given = _given(directory=directory or DIRECTORY, host=name, address=address, capacity=capacity)
-    settings = options.read_settings(
-        config,
-        scores=scores or SCORES,
-        bundle=bundle,
-        backend=backend,
-        security=options.security_of(security, keys_dir),
-        inference=options.inference_of(hop_ms, threads),
-        cluster=given,
-        log_level=log_level,
-    )
-    options.session(settings, [host_spec(settings, workers)], shows_scores=False)
+    flags = place.flags(host=name, capacity=capacity) | model.flags()
+    settings = common.settings(**flags)
+    session(settings, [host_spec(settings, workers)], shows_scores=False)
 
 
 @app.command()
@@ -163,17 +146,12 @@ def stop(
 
 
 @app.command()
-def status(
-    directory: Directory = None,
-    config: options.Config = None,
-    security: options.Security = None,
-    keys_dir: options.KeysDir = None,
-    as_json: options.Json = False,
-) -> None:
+@grouped
+def status(asking: Asking, as_json: options.Json = False) -> None:
     """Say which workers there are and what they hold."""
     from engine.wire.membership import Ask
 
-    values = _ask(Ask("status"), _settings(directory, config, security, keys_dir))
+    values = _ask(Ask("status"), asking.settings())
     if as_json:
         print(json.dumps(values))
         return
@@ -188,49 +166,33 @@ def status(
 
 
 @app.command()
+@grouped
 def drain(
+    asking: Asking,
     worker: Annotated[str, typer.Argument(help="Name of the worker, as status prints it.")],
-    directory: Directory = None,
-    config: options.Config = None,
-    security: options.Security = None,
-    keys_dir: options.KeysDir = None,
 ) -> None:
     """Move a worker's streams to the others, and end it."""
     from engine.wire.membership import Ask
 
-    settings = _settings(directory, config, security, keys_dir)
-    values = _ask(Ask("drain", worker=worker), settings)
+    values = _ask(Ask("drain", worker=worker), asking.settings())
     print(f"{worker}: {values['streams']} streams move away")
 
 
 @app.command()
+@grouped
 def upgrade(
+    asking: Asking,
     bundle: Annotated[str, typer.Argument(help="Bundle: a name or a directory.")],
-    directory: Directory = None,
-    config: options.Config = None,
-    security: options.Security = None,
-    keys_dir: options.KeysDir = None,
 ) -> None:
     """Start workers with another bundle, then move the streams to them and end the old ones."""
     from engine.wire.membership import Ask
     from models import bundle as bundles
 
     opened = bundles.open(bundle)
-    given = str(Path(bundle).resolve()) if Path(bundle).exists() else bundle
-    settings = _settings(directory, config, security, keys_dir)
-    values = _ask(Ask("upgrade", bundle=given), settings)
+    where = str(Path(bundle).resolve()) if Path(bundle).exists() else bundle
+    values = _ask(Ask("upgrade", bundle=where), asking.settings())
     print(f"{opened.config.name} {opened.config.version} ({opened.sha256[:12]}): generation "
           f"{values['generation']} starts on {', '.join(values['hosts'])}")  # fmt: skip
-
-
-def _settings(
-    directory: str | None, config: Path | None, security: str | None, keys_dir: Path | None
-) -> EngineSettings:
-    return options.read_settings(
-        config,
-        cluster=_given(directory=directory),
-        security=options.security_of(security, keys_dir),
-    )
 
 
 def _ask(ask: Ask, settings: EngineSettings) -> dict[str, Any]:
@@ -256,7 +218,3 @@ def _ask(ask: Ask, settings: EngineSettings) -> dict[str, Any]:
             if isinstance(answer, Report):
                 return answer.values
     raise options.UsageError(f"no directory at {endpoint}")
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}

@@ -18,8 +18,9 @@ from engine.wire.codec import MAX_HEADER, MAX_TOPIC
 from engine.wire.gate import POOL
 from engine.wire.link import DirectoryLink, keep_alive
 from engine.wire.membership import RelayBeat
+from engine.wire.scores import SCORE_QUEUE, SCORE_TOPIC, STATUS_TOPIC, ScorePublisher
 from engine.wire.security import ServerSecurity
-from engine.wire.sockets import SCORE_QUEUE, SCORE_TOPIC, STATUS_TOPIC, ScorePublisher, _Socket
+from engine.wire.sockets import Socket
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ BATCH = 1_000
 """Messages passed on between two looks at the other sockets."""
 
 
-class ScoreIntake(_Socket):
+class ScoreIntake(Socket):
     """Where workers' scores come in (XSUB): raw frames, those of another shape counted."""
 
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
@@ -39,7 +40,7 @@ class ScoreIntake(_Socket):
         if security is not None:
             security.apply(self._zmq)
             self._zmq.zap_domain = POOL.encode()
-        self._bind(endpoint)
+        self.bind(endpoint)
         self._zmq.send(b"\x01")  # everything: a new client gets the last score of every topic
 
     def receive_all(self) -> list[list[bytes]]:

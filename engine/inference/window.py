@@ -60,7 +60,7 @@ def cut(state: StreamState, due: Due, settings: InferenceSettings) -> Window:
     quality: float | None = None
     words: tuple[Word, ...] = ()
     least_text = settings.min_coverage
-    recent_ns = max(start_ns, end_ns - settings.max_age_ms * 1_000_000)
+    recent_ns = max(start_ns, end_ns - settings.absent_after_ms * 1_000_000)
     # Silence is not evidence: without a voice neither the sound nor what it simulates counts.
     if audio.voiced.covered_ns(recent_ns, end_ns) and audio.frames is not None:
         frames["audio"] = audio.frames.between(start_ns, end_ns)

@@ -26,13 +26,14 @@ from engine.pulse import Pulse
 from engine.settings import EngineSettings
 from engine.stop import Stop
 from engine.wire.clock import now_ns, this_clock
-from engine.wire.control import parse
+from engine.wire.control import ControlServer, parse
 from engine.wire.fields import WireError
 from engine.wire.gate import Gate, start_gate
+from engine.wire.ingest import IngestReceiver
 from engine.wire.link import DirectoryLink
 from engine.wire.messages import Clock
+from engine.wire.scores import ScorePublisher
 from engine.wire.security import ServerSecurity
-from engine.wire.sockets import ControlServer, IngestReceiver, ScorePublisher
 from models import bundle as bundles
 
 log = logging.getLogger(__name__)

@@ -13,15 +13,12 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.wire.messages import Clock, Envelope
 
 NS_PER_S = 1_000_000_000
-ECHOES = 8
 MAX_CLOCKS = 1024
 STALE_NS = 2 * NS_PER_S
 """A message that is later than this was not merely slow: a clock was set, or it is a recording."""
@@ -50,57 +47,6 @@ def this_clock() -> Clock:
     except OSError:
         boot_id = str(uuid.uuid1(clock_seq=0))
     return Clock(socket.gethostname()[:64], boot_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Echo:
-    """One round trip: sent and received on our clock, answered on theirs."""
-
-    sent_ns: int
-    answered_ns: int
-    received_ns: int
-
-    @property
-    def round_trip_ns(self) -> int:
-        """Time until the answer was back."""
-        return self.received_ns - self.sent_ns
-
-    @property
-    def offset_ns(self) -> int:
-        """Their clock minus ours, wrong by at most half the round trip."""
-        return self.answered_ns - (self.sent_ns + self.received_ns) // 2
-
-
-def best_offset_ns(echoes: list[Echo]) -> int:
-    """Offset of the echo with the shortest round trip.
-
-    Raises:
-        ValueError: no echo.
-    """
-    return min(echoes, key=lambda echo: echo.round_trip_ns).offset_ns
-
-
-def measure_offset_ns(ping: Callable[[], int], echoes: int = ECHOES) -> int:
-    """Their clock minus ours; ``ping`` asks them for their time."""
-    found = []
-    for _ in range(echoes):
-        sent = now_ns()
-        answered = ping()
-        found.append(Echo(sent, answered, now_ns()))
-    return best_offset_ns(found)
-
-
-def share_clock(request: Callable[..., Mapping[str, Any]]) -> int:
-    """Tell a worker on another host how far our clock is from its own; return the offset.
-
-    Args:
-        request: ``ControlClient.request`` of that worker.
-    """
-    offset_ns = measure_offset_ns(lambda: int(request("ping")["t_ns"]))
-    clock = this_clock()
-    named = {"host": clock.host, "boot_id": clock.boot_id}
-    request("clock", clock=named, offset_ns=offset_ns)
-    return offset_ns
 
 
 class OffsetEstimator:

@@ -21,7 +21,7 @@ from engine.wire.membership import (
     unpack_outbound,
 )
 from engine.wire.security import ClientSecurity, ServerSecurity
-from engine.wire.sockets import _Socket
+from engine.wire.sockets import Socket
 
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 1_500
 """A peer that stops answering is given up after this: a stopped process still holds its sockets."""
@@ -47,7 +47,7 @@ class Letter:
     message: Inbound
 
 
-class DirectorySocket(_Socket):
+class DirectorySocket(Socket):
     """The directory's end: reads everything there is, hostile messages counted."""
 
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
@@ -58,7 +58,7 @@ class DirectorySocket(_Socket):
         self._zmq.sndhwm = QUEUE
         if security is not None:
             security.apply(self._zmq)
-        self._bind(endpoint)
+        self.bind(endpoint)
 
     def receive_all(self, limit: int = 1_000) -> list[Letter]:
         """Every message that has arrived, at most ``limit``; never waits, never raises."""
@@ -87,7 +87,7 @@ class DirectorySocket(_Socket):
             self.rejected["answers_undelivered"] += 1
 
 
-class DirectoryLink(_Socket):
+class DirectoryLink(Socket):
     """The other end: sends now or not at all, and reads what the directory says."""
 
     def __init__(self, endpoint: str, security: ClientSecurity | None = None) -> None:
@@ -100,7 +100,7 @@ class DirectoryLink(_Socket):
         keep_alive(self._zmq)
         if security is not None:
             security.apply(self._zmq)
-        self._connect(endpoint)
+        self.connect_to(endpoint)
 
     def send(self, message: Inbound) -> bool:
         """Send without waiting; False where the directory does not take it."""

@@ -16,7 +16,7 @@ from clients.record import open_recording
 from clients.replay import Replay, schedule
 from engine.wire.messages import Score, Status
 from engine.wire.rows import Row, row_of
-from engine.wire.sockets import ScorePublisher, ScoreReceiver
+from engine.wire.scores import ScorePublisher, ScoreReceiver
 from tests.support.peers import Program, client, eventually
 from tests.support.scores import make_score
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from engine.wire.messages import Status
-from engine.wire.sockets import ScoreReceiver
+from engine.wire.scores import ScoreReceiver
 
 pytestmark = pytest.mark.slow
 

@@ -107,3 +107,15 @@ def test_chunks_that_are_no_whole_frames_are_refused_in_one_line() -> None:
     ):
         load(speech={"frame_ms": 20})
     assert load(speech={"frame_ms": 20}, capture={"chunk_ms": 40}).speech.frame_ms == 20
+
+
+def test_a_former_name_is_valid_in_a_file_and_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[inference]\nmax_age_ms = 900\n")
+    assert load(file).inference.absent_after_ms == 900
+    monkeypatch.setenv("UNDERTONE_INFERENCE__MAX_AGE_MS", "800")
+    assert load(file).inference.absent_after_ms == 800
+    monkeypatch.setenv("UNDERTONE_INFERENCE__ABSENT_AFTER_MS", "700")
+    assert load(file).inference.absent_after_ms == 700

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.wire.sockets import ScoreReceiver
+from engine.wire.scores import ScoreReceiver
 
 pytestmark = pytest.mark.slow
 

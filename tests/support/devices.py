@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from engine.wire.ingest import IngestReceiver
 from engine.wire.messages import Message
-from engine.wire.sockets import IngestReceiver
 
 PROGRAMS = ("pulseaudio", "pactl", "paplay")
 

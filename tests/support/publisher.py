@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.messages import Envelope, Score, Status
-from engine.wire.sockets import ScorePublisher
+from engine.wire.scores import ScorePublisher
 from tests.support.scores import make_score
 
 

@@ -26,7 +26,7 @@ from engine.wire.messages import (
     Status,
     TextState,
 )
-from engine.wire.sockets import ScorePublisher
+from engine.wire.scores import ScorePublisher
 
 S = 1_000_000_000
 MODEL = ModelInfo("stage", "1", "0" * 64, "onnx:cpu", "float32", True)

@@ -23,8 +23,8 @@ from engine.capture.worker import Outbox, Round, pump
 from engine.pulse import Pulse
 from engine.settings import EngineSettings, SettingsError, load
 from engine.wire.fields import WireError
+from engine.wire.ingest import IngestSender
 from engine.wire.security import ClientSecurity
-from engine.wire.sockets import IngestSender
 
 MAX_SESSIONS = 4
 MAX_REMEMBERED = 16

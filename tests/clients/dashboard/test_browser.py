@@ -17,8 +17,9 @@ from scipy.signal import fftconvolve, resample_poly
 
 from engine.wire import jpeg
 from engine.wire.clock import MAX_SLEW
+from engine.wire.ingest import IngestReceiver
 from engine.wire.messages import Audio, Score, Video
-from engine.wire.sockets import IngestReceiver, ScoreReceiver
+from engine.wire.scores import ScoreReceiver
 from tests.support.dashboards import dashboard, engine, free_endpoint, stage
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

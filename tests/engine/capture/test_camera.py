@@ -8,8 +8,8 @@ import pytest
 from engine.capture.clip import SAMPLE_CLIP
 from engine.capture.worker import run_capture
 from engine.settings import EngineSettings, StreamSettings, load
+from engine.wire.ingest import IngestReceiver
 from engine.wire.messages import Message, Status, Video
-from engine.wire.sockets import IngestReceiver
 from tests.support.devices import mjpeg_camera, receive_until
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.wire.ingest import IngestReceiver
 from engine.wire.messages import Audio, Message, Status
-from engine.wire.sockets import IngestReceiver
 from tests.support.devices import receive_until, virtual_microphone
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,8 @@ from engine.capture.device import DeviceLostError, Feed, Media
 from engine.capture.worker import Outbox, Round, keep_open, run_capture
 from engine.pulse import RUNNING, Pulse, PulseReader
 from engine.settings import StreamSettings, load
+from engine.wire.ingest import IngestReceiver, IngestSender
 from engine.wire.messages import Status
-from engine.wire.sockets import IngestReceiver, IngestSender
 
 
 def states(receiver: IngestReceiver, wanted: str, seconds: float = 20) -> list[Status]:

@@ -10,11 +10,11 @@ import pytest
 from clients.subscriber import Subscriber
 from engine.wire.fields import WireError
 from engine.wire.gate import POOL, Gate
+from engine.wire.ingest import IngestSender
 from engine.wire.link import DirectoryLink
 from engine.wire.membership import Ask, Place, Placed, Report
 from engine.wire.messages import Envelope, Score, Status
 from engine.wire.security import ClientSecurity, ServerSecurity, generate_keys
-from engine.wire.sockets import IngestSender
 from tests.support.clusters import PATIENCE_S, cluster
 
 

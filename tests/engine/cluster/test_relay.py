@@ -14,7 +14,7 @@ from engine.wire.codec import encode
 from engine.wire.link import DirectorySocket
 from engine.wire.membership import RelayBeat
 from engine.wire.messages import Score, Status
-from engine.wire.sockets import ScorePublisher, ScoreReceiver
+from engine.wire.scores import ScorePublisher, ScoreReceiver
 from tests.support.scores import make_score, make_status
 
 pytestmark = pytest.mark.slow

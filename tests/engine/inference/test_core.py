@@ -294,7 +294,7 @@ def test_a_valence_is_held_with_a_growing_interval_and_then_given_up() -> None:
 
 
 def test_a_face_long_gone_is_absent_although_the_window_still_holds_it() -> None:
-    core, _ = make_core(settings=InferenceSettings(max_age_ms=1_000))
+    core, _ = make_core(settings=InferenceSettings(absent_after_ms=1_000))
     messages = [sound(i) for i in range(120)] + [face(i, there=i < 20) for i in range(48)]
     by_end = {(s.envelope.t_end_ns - T0) // MS: s for s in play(core, messages)}
     assert by_end[2_500].video.present

@@ -17,8 +17,9 @@ from engine.inference.worker import run_inference
 from engine.score import score_clip
 from engine.settings import EngineSettings, InferenceSettings, WordsSettings
 from engine.wire.clock import now_ns, this_clock
+from engine.wire.ingest import IngestSender
 from engine.wire.messages import Score, Status
-from engine.wire.sockets import IngestSender, ScoreReceiver
+from engine.wire.scores import ScoreReceiver
 from models import bundle as bundles
 from tests.engine.inference.test_worker import free_endpoint, is_ready, wait_for
 from tests.support.words import bundle_name

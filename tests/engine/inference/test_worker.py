@@ -15,9 +15,11 @@ from msgspec.structs import replace
 from engine.inference.worker import run_inference
 from engine.settings import EngineSettings
 from engine.wire.clock import this_clock
+from engine.wire.control import ControlClient
 from engine.wire.fields import WireError
+from engine.wire.ingest import IngestSender
 from engine.wire.messages import Audio, Envelope, Score, Status, Video
-from engine.wire.sockets import ControlClient, IngestSender, ScoreReceiver
+from engine.wire.scores import ScoreReceiver
 
 pytestmark = pytest.mark.slow
 

@@ -7,30 +7,13 @@ from msgspec.structs import replace
 
 from engine.wire.clock import (
     Clocks,
-    Echo,
     OffsetEstimator,
     SampleCount,
-    best_offset_ns,
-    measure_offset_ns,
-    now_ns,
 )
 from tests.support.scores import HERE, make_score
 
 MS, S = 1_000_000, 1_000_000_000
 FAR = replace(HERE, host="far", boot_id="boot-9")
-
-
-def test_the_echo_with_the_shortest_round_trip_tells_the_offset() -> None:
-    quick = Echo(sent_ns=0, answered_ns=1001 * MS, received_ns=2 * MS)
-    slow = Echo(sent_ns=0, answered_ns=1080 * MS, received_ns=90 * MS)
-    assert best_offset_ns([slow, quick]) == 1000 * MS
-    with pytest.raises(ValueError, match="empty"):
-        best_offset_ns([])
-
-
-def test_measuring_against_an_offset_clock() -> None:
-    measured = measure_offset_ns(lambda: now_ns() + 5_000 * MS)
-    assert measured == pytest.approx(5_000 * MS, abs=5 * MS)
 
 
 def test_the_fastest_message_tells_the_offset() -> None:

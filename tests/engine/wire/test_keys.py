@@ -10,8 +10,8 @@ import pytest
 
 from engine.wire.fields import WireError
 from engine.wire.messages import Score
+from engine.wire.scores import ScorePublisher, ScoreReceiver
 from engine.wire.security import ClientSecurity, ServerSecurity, generate_keys
-from engine.wire.sockets import ScorePublisher, ScoreReceiver
 from tests.support.publisher import score
 from tests.support.strangers import Stranger
 

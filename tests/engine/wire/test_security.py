@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from clients import Subscriber
+from engine.wire.control import ControlClient, ControlServer
 from engine.wire.fields import WireError
+from engine.wire.ingest import IngestReceiver, IngestSender
 from engine.wire.messages import Score
+from engine.wire.scores import ScorePublisher as Publisher
 from engine.wire.security import ClientSecurity, ServerSecurity, generate_keys
-from engine.wire.sockets import ControlClient, ControlServer, IngestReceiver, IngestSender
-from engine.wire.sockets import ScorePublisher as Publisher
 from tests.support.publisher import score
 
 pytestmark = pytest.mark.slow

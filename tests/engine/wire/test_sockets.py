@@ -9,20 +9,13 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-from engine.wire.clock import now_ns, share_clock, this_clock
+from engine.wire.clock import now_ns, this_clock
 from engine.wire.codec import encode
-from engine.wire.control import parse
+from engine.wire.control import ControlClient, ControlServer, parse
 from engine.wire.fields import WireError
+from engine.wire.ingest import INGEST_QUEUE, IngestReceiver, IngestSender
 from engine.wire.messages import Clock
-from engine.wire.sockets import (
-    INGEST_QUEUE,
-    ControlClient,
-    ControlServer,
-    IngestReceiver,
-    IngestSender,
-    ScorePublisher,
-    ScoreReceiver,
-)
+from engine.wire.scores import ScorePublisher, ScoreReceiver
 from tests.support.publisher import score, status
 
 
@@ -147,7 +140,7 @@ def test_the_socket_stamps_the_sending_of_our_own_clocks_messages() -> None:
     assert theirs == 7
 
 
-def test_a_sender_tells_a_worker_how_far_their_clocks_are_apart() -> None:
+def test_a_client_measures_a_workers_clock_and_publishes_the_offset() -> None:
     ahead_ns, told = 5 * 10**12, []
 
     def answer(values: Any) -> dict[str, Any]:
@@ -168,7 +161,10 @@ def test_a_sender_tells_a_worker_how_far_their_clocks_are_apart() -> None:
         serving = threading.Thread(target=serve)
         serving.start()
         try:
-            offset_ns = share_clock(client.request)
+            offset_ns = client.request("ping")["t_ns"] - now_ns()
+            clock = this_clock()
+            named = {"host": clock.host, "boot_id": clock.boot_id}
+            client.request("clock", clock=named, offset_ns=offset_ns)
         finally:
             over.set()
             serving.join()

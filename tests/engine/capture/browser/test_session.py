@@ -12,8 +12,8 @@ from engine.capture.browser.hello import CaptureRefusedError, Hello
 from engine.capture.browser.packets import PICTURE, SOUND
 from engine.capture.browser.session import CaptureDesk, CaptureSession
 from engine.wire.clock import now_ns
+from engine.wire.ingest import IngestReceiver
 from engine.wire.messages import Audio, Message, Status, Video
-from engine.wire.sockets import IngestReceiver
 from tests.engine.capture.browser.test_packets import jpeg, packet
 from tests.support.peers import eventually
 

@@ -1,0 +1,119 @@
+"""The way in: captures to the inference worker (PUSH, PULL).
+
+Freshness before completeness: a sender drops and counts when nobody reads, the receiver reads until
+empty.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import zmq
+
+from engine.wire.codec import decode, encode
+from engine.wire.fields import WireError
+from engine.wire.gate import Gate, key_of
+from engine.wire.messages import Message
+from engine.wire.peers import MESSAGES, descriptor_of
+from engine.wire.security import ClientSecurity, ServerSecurity
+from engine.wire.sockets import MAX_FRAME, MAX_REQUEST, UNLIMITED, BoundSocket, Socket, sent_ns
+
+INGEST_QUEUE = 256
+"""Messages a sender queues for a slow worker: some seconds, then the newest are dropped."""
+RECEIVE_S = 0.025
+"""Longest time that one step spends on what comes in."""
+MAX_MALFORMED = 100
+"""Malformed messages after which a connection is cut."""
+
+
+class IngestSender(Socket):
+    """A capture worker's or client's way in (PUSH): sends now or drops and counts."""
+
+    def __init__(self, endpoint: str, security: ClientSecurity | None = None) -> None:
+        super().__init__(zmq.PUSH, MAX_REQUEST)
+        self.dropped = 0
+        self.sent = 0
+        self.counters: Counter[str] = Counter()
+        # Without IMMEDIATE a message waits for a peer that is not there and arrives stale.
+        self._zmq.immediate = 1
+        self._zmq.sndhwm = INGEST_QUEUE
+        self._watch = security.watch(self._zmq, endpoint) if security is not None else None
+        self.connect_to(endpoint)
+
+    def send(self, message: Message) -> bool:
+        """Send without waiting; False (and counted) where no worker takes it.
+
+        Raises:
+            WireError: the worker refused this client's key.
+        """
+        if self._watch is not None:
+            self._watch.check()
+        frames = encode(message, sent_ns(message))
+        try:
+            self._zmq.send_multipart(frames, zmq.NOBLOCK, copy=True)
+        except zmq.Again:
+            self.dropped += 1
+            return False
+        self.sent += 1
+        return True
+
+    def close(self) -> None:
+        """Close the socket and its monitor."""
+        if self._watch is not None:
+            self._watch.close()
+        super().close()
+
+
+class IngestReceiver(BoundSocket):
+    """The inference worker's way in (PULL): everything there is, hostile messages counted."""
+
+    def __init__(
+        self, endpoint: str, security: ServerSecurity | None = None, gate: Gate | None = None
+    ) -> None:
+        """``gate`` says which client may send which stream; without it, who is in may send all."""
+        # Somewhat too large a frame is counted as what it is; a huge one ends its connection.
+        super().__init__(zmq.PULL, 4 * MAX_FRAME)
+        self.rejected: Counter[str] = Counter()
+        self.last_fault = ""
+        self._malformed: Counter[int] = Counter()
+        self._gate = gate
+        self._zmq.rcvhwm = UNLIMITED
+        self.listen(endpoint, MESSAGES, security)
+
+    def receive_all(self, limit: int = 4096, seconds: float = RECEIVE_S) -> list[Message]:
+        """Every message that has arrived, at most ``limit``; never waits, never raises.
+
+        A flood is taken for ``seconds`` at most, in turns with the other peers.
+        """
+        messages: list[Message] = []
+        end_s = time.monotonic() + seconds
+        while len(messages) < limit and time.monotonic() < end_s:
+            try:
+                first = self._zmq.recv(zmq.NOBLOCK, copy=False)
+                frames = [first.bytes, *(self._zmq.recv_multipart() if first.more else ())]
+            except zmq.Again:
+                break
+            sender = descriptor_of(first)
+            if self._peers is not None:
+                self._peers.took(sender, sum(map(len, frames)))
+            try:
+                message = decode(frames)
+            except WireError as fault:
+                self._refuse(sender, str(fault))
+                continue
+            stream = message.envelope.stream
+            if self._gate is None or self._gate.allows(key_of(first), stream):
+                messages.append(message)
+            else:
+                self._refuse(sender, "stream: this key has not been given a place for it")
+        return messages
+
+    def _refuse(self, sender: int, fault: str) -> None:
+        self.last_fault = fault
+        place = fault.partition(":")[0].partition("[")[0]
+        self.rejected[".".join(place.split(".")[:2])] += 1
+        self._malformed[sender] += 1
+        if self._peers is not None and self._malformed[sender] >= MAX_MALFORMED:
+            del self._malformed[sender]
+            self._peers.drop(sender, f"sent {MAX_MALFORMED} malformed messages: {fault}")
