@@ -73,6 +73,8 @@ class Checkpoint:
     history: History
     best_model: dict[str, torch.Tensor] = field(default_factory=dict)
     within: Within | None = None
+    averaged: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The running mean of the weights, where one is kept."""
 
     def save(self, path: Path) -> None:
         """Write beside the target and rename: a kill leaves the old checkpoint or the new one.
@@ -88,6 +90,7 @@ class Checkpoint:
             "model": self.model,
             "optimiser": self.optimiser,
             "best_model": self.best_model,
+            "averaged": self.averaged,
             "epochs": self.history.to_list(),
             "best_epoch": self.history.best_epoch,
             "best_score": self.history.best_score,
@@ -151,6 +154,7 @@ class Checkpoint:
             history,
             state["best_model"],
             within,
+            state.get("averaged", {}),
         )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from models import bundle as bundles
@@ -165,7 +167,7 @@ class Assembly:
             voice = VoiceEncoder(self.audio_spec or voice_spec())
             voice.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if encoders.video.kind == "embedded" and "video" in names:
-            face = FaceEncoder(self.video_spec or face_spec())
+            face = FaceEncoder(self.video_spec or _face_spec(encoders.video))
             face.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if encoders.text.rank and self.text_spec is not None:
             text = TunableTextEncoder(self.text_spec, encoders.text.rank)
@@ -191,6 +193,21 @@ class Assembly:
             self.recipe.training.mixed_precision,
             self.recipe.loss,
         )
+
+    def start(self, model: SentimentModel) -> None:
+        """Give the embedded encoders the weights that the recipe has them start from.
+
+        Raises:
+            AssemblyError: no such weights, or of another network.
+        """
+        modules: dict[GraphName, nn.Module | None] = {
+            "audio_encoder": model.audio_encoder,
+            "video_encoder": model.video_encoder,
+        }
+        for name, module in modules.items():
+            choice: EncoderChoice = getattr(self.recipe.encoders, name.removesuffix("_encoder"))
+            if module is not None and choice.start is not None:
+                _start(name, module, Path(choice.start))
 
     def parts(self, model: SentimentModel, scratch: Path) -> tuple[Parts, dict[str, Path]]:
         """What goes into the bundle, and the other files that go with it.
@@ -330,7 +347,7 @@ class Assembly:
             self.extractors.append(self._features("video"))
             return
         if choice.kind == "embedded":
-            self.video_spec = face_spec()
+            self.video_spec = _face_spec(choice)
             self.extractors.append(CropExtractor(self._reader, self.video_spec))
             return
         if choice.kind == "transformers":
@@ -481,6 +498,27 @@ class Assembly:
         alike = [rows for rows in sampled if rows is not None and rows.shape[1] in widths]
         dtype = "float16" if alike and fits_half(alike) else "float32"
         return FeatureExtractor(name, next(iter(widths)), dtype)
+
+
+def _face_spec(choice: EncoderChoice) -> ImageEncoderSpec:
+    return face_spec() if choice.channels is None else face_spec(channels=choice.channels)
+
+
+def _start(name: GraphName, module: nn.Module, source: Path) -> None:
+    """Load one encoder's weights out of a bundle, or out of its file of weights."""
+    path = source / bundles.WEIGHTS if source.is_dir() else source
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise AssemblyError(f"{path}: expected a bundle's weights: {error}") from None
+    prefix = f"{name}."
+    own = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
+    expected = {key: list(value.shape) for key, value in module.state_dict().items()}
+    for key, shape in expected.items():
+        found = list(own[key].shape) if key in own else "none"
+        if found != shape:
+            raise AssemblyError(f"{path}: {name}.{key}: expected {shape}, got {found}")
+    module.load_state_dict({key: own[key] for key in expected})
 
 
 def _rows(clip: Clip, name: Name) -> NDArray[np.float32] | None:

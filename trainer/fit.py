@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainer.checkpoint import Checkpoint, CheckpointError, Epoch, History, Within
 from trainer.data.batches import Batch, Batches
@@ -206,6 +207,7 @@ class _Loop:
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
+        self.averaged = _averaged(model, settings.average)
         self.history, self.best = History(), _copy(model)
         self.within: Within | None = None
         self.saved_at = time.monotonic()
@@ -220,6 +222,8 @@ class _Loop:
             model.load_state_dict(saved.model)
             self.optimiser.load_state_dict(saved.optimiser)
             self.history, self.best, self.within = saved.history, saved.best_model, saved.within
+            if self.averaged is not None:
+                self.averaged.load_state_dict(saved.averaged)
 
     def run(self) -> Fitted:
         """Every epoch that is left."""
@@ -232,13 +236,18 @@ class _Loop:
             self.history = replace(self.history, epochs=(*self.history.epochs, done))
             if score < self.history.best_score:
                 self.history = replace(self.history, best_epoch=epoch, best_score=score)
-                self.best = _copy(self.model)
+                self.best = _copy(self.judged)
             self._save(None)
             if self.team.leads:
                 _log(self.folder, done)
             self.hooks.on_epoch(done)
         self.model.load_state_dict(self.best)
         return Fitted(self.best, self.history)
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated and kept: the mean of the weights where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
 
     def _epoch(self, epoch: int) -> Epoch:
         started, model = time.perf_counter(), self.model
@@ -261,7 +270,7 @@ class _Loop:
             self.hooks.on_batch()
             self._save_within(ran, sums, before + time.perf_counter() - started)
         means = {name: value / ran for name, value in sums.items()}
-        figures = _validate(model, self.valid, self.device)
+        figures = _validate(self.judged, self.valid, self.device)
         return Epoch(epoch, rate, means, figures, before + time.perf_counter() - started)
 
     def _step(self, batch: Batch, epoch: int) -> dict[str, float]:
@@ -278,6 +287,8 @@ class _Loop:
         self.team.sum_gradients(model, len(batch.valence))
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
         self.optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(model)
         return {"total": float(terms.total.detach())} | {
             name: float(value) for name, value in terms.parts.items()
         }
@@ -309,6 +320,7 @@ class _Loop:
                 self.history,
                 self.best,
                 within,
+                {} if self.averaged is None else _copy(self.averaged),
             ).save(self.path)
 
 
@@ -381,6 +393,13 @@ def validation_score(epoch: Epoch) -> float:
     if not errors:
         raise FitError("no validation clip could be scored: does any have a usable modality?")
     return float(np.mean(errors))
+
+
+def _averaged(model: SentimentModel, share: float) -> AveragedModel | None:
+    """A running mean of the model's weights and of its norms' moments, if one is asked for."""
+    if share == 0:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(share), use_buffers=True)
 
 
 def _copy(model: nn.Module) -> dict[str, torch.Tensor]:

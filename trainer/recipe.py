@@ -33,6 +33,11 @@ class RecipeError(Exception):
     """A recipe that cannot be used; one line per fault."""
 
 
+def _is_unset(value: object) -> bool:
+    """Settings that came later are written only where they are set: older runs stay the same."""
+    return not value
+
+
 class Section(BaseModel):
     """One frozen table of the recipe that refuses unknown keys."""
 
@@ -60,6 +65,11 @@ class EncoderChoice(Section):
     standardise: bool | None = None
     """Bring each column of the frames to one scale, by the training split; None: the corpus's
     own features only, whose columns are in units of their own."""
+    channels: int | None = Field(None, gt=0, exclude_if=_is_unset)
+    """Width of an embedded face network's first layer; None: the usual one."""
+    start: str | None = Field(None, exclude_if=_is_unset)
+    """Weights that an embedded encoder starts from: a bundle, or its file of weights; None: it
+    starts from chance. That it fits is seen when training begins."""
 
     @property
     def standardised(self) -> bool:
@@ -77,6 +87,8 @@ class EncoderChoice(Section):
             raise ValueError("standardise goes with frames that are stored, not 'embedded'")
         if self.rank and self.kind != "transformers":
             raise ValueError("rank goes with kind = 'transformers'")
+        if (self.channels or self.start) and self.kind != "embedded":
+            raise ValueError("channels and start go with kind = 'embedded'")
         return self
 
 
@@ -124,6 +136,8 @@ class Encoders(Section):
             raise ValueError("video.kind: a recogniser hears only")
         if self.text_simulation.kind == "recogniser" and self.text.kind != "bundle":
             raise ValueError("text_simulation: a recogniser's words need text.kind = 'bundle'")
+        if self.audio.channels:
+            raise ValueError("channels: only the face network comes in several widths")
         if self.audio.rank or self.video.rank:
             raise ValueError("rank: only a text encoder can be tuned")
         if self.text_simulation.kind == "student" and self.audio.kind not in ("embedded", "bundle"):
@@ -216,6 +230,9 @@ class Optimiser(Section):
     decay: float = Field(0.9, gt=0, le=1)
     decay_every_epochs: int = Field(10, gt=0)
     clip_norm: float = Field(1.0, gt=0)
+    average: float = Field(0.0, ge=0, lt=1, exclude_if=_is_unset)
+    """What is validated and kept is a running mean of the weights, which keeps this share of
+    itself at each step; 0: the weights as they are."""
 
 
 class Augmentation(Section):

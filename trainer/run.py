@@ -219,6 +219,7 @@ class Pipeline:
         self._keep_recipe()
         torch.manual_seed(seed)
         model = self.assembly.model()
+        self.assembly.start(model)
         standardise(model, data.statistics)
         train = Batches(
             data.train,

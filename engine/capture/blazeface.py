@@ -77,17 +77,16 @@ class BlazeFace:
         points[:, 2:] += self._anchors[chosen, None]
         return merge(
             [
-                Detection(self._framed(values), float(score))
-                for values, score in zip(points, scores[chosen], strict=True)
+                Detection(self._framed(values), score)
+                for values, score in zip(points.tolist(), scores[chosen].tolist(), strict=True)
             ]
         )
 
-    def _framed(self, points: NDArray[np.float64]) -> Frame:
-        """What the face network sees, of a box's centre and sides and six points, [8, 2]."""
-        (x, y), sides, right_eye, left_eye = points[:4]
-        across, down = left_eye - right_eye
-        turn = math.atan2(down, across)
-        side = FRAME_SIDE * float(sides.mean())
+    def _framed(self, points: list[list[float]]) -> Frame:
+        """What the face network sees, of a box's centre and sides and six points, [8][2]."""
+        (x, y), (width, height), right_eye, left_eye = points[:4]
+        turn = math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
+        side = FRAME_SIDE * (width + height) / 2
         shift = self._shift * side
         return Frame(x - shift * math.sin(turn), y + shift * math.cos(turn), side, turn)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.capture import CaptureError
 from engine.capture.people import People
 from engine.capture.pictures import square_size
+from engine.capture.plan import PicturePlan
 from engine.capture.stamps import (
     NS_PER_S,
     REANCHOR_NS,
@@ -127,8 +128,9 @@ class _Pair:
         self._start_ns = start_ns
         self._stamper = stamper
         self._chunker = Chunker(settings, stamper)
-        self._sampler = FrameSampler(settings.capture.video_rate_hz)
-        self._people = People(stamper, settings, self._sampler.period_ns)
+        sampler = FrameSampler(settings.capture.video_rate_hz)
+        self._plan = PicturePlan(sampler, self._time_ns)
+        self._people = People(stamper, settings, sampler.period_ns)
         self._resampler: Resampler | None = None
         self._rate_hz = 0
         self._aspect = Fraction(1)
@@ -172,13 +174,11 @@ class _Pair:
     ) -> Iterator[tuple[str, list[Audio | Video]]]:
         import av
 
-        packets = container.demux(*chosen)
-        while True:
+        for packet, fully in self._planned(container, chosen):
+            if packet.stream.type == "video":
+                packet.stream.codec_context.skip_frame = "DEFAULT" if fully else "NONREF"
             try:
-                packet = next(packets)
                 frames = packet.decode()
-            except StopIteration:
-                return
             except av.error.EOFError:
                 return
             except (av.error.FFmpegError, ValueError):
@@ -187,12 +187,31 @@ class _Pair:
                     return
                 continue
             for frame in frames:
-                if frame.pts is None and frame.time is None:
+                if frame.pts is None:
                     self._broken += 1
                 elif packet.stream.type == "audio":
                     yield "audio", list(self._sound(frame))
                 else:
                     yield "video", self._picture(frame)
+
+    def _planned(self, container: Any, chosen: list[Any]) -> Iterator[tuple[Any, bool]]:
+        """Packets, and whether all of them is to be decoded, or only what others are built from."""
+        import av
+
+        packets = container.demux(*chosen)
+        while self._broken <= MAX_LEAD:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.error.EOFError):
+                break
+            except (av.error.FFmpegError, ValueError):
+                self._broken += 1
+                continue
+            if packet.stream.type == "video":
+                yield from self._plan.push(packet)
+            else:
+                yield packet, True
+        yield from self._plan.rest()
 
     def _sound(self, frame: Any) -> list[Audio]:
         samples = _mono(frame)
@@ -220,7 +239,7 @@ class _Pair:
 
     def _picture(self, frame: Any) -> list[Audio | Video]:
         t_ns = self._time_ns(frame)
-        if not self._sampler.wants(t_ns):
+        if not self._plan.wants(frame):
             return []
         size = square_size(frame.width, frame.height, self._aspect)
         shown = frame.to_ndarray(format="bgr24", width=size[0], height=size[1])
@@ -228,6 +247,7 @@ class _Pair:
         return [*self._people.look(np.ascontiguousarray(picture), t_ns)]
 
     def _time_ns(self, frame: Any) -> int:
+        """Of a picture, sound or packet."""
         seconds = Fraction(frame.pts) * Fraction(frame.time_base)
         return self._start_ns + max(0, int(seconds * NS_PER_S))
 

@@ -53,9 +53,9 @@ def make_samples(n: int, seed: int) -> SampleList:
 TRAIN, VALID, TEST = make_samples(192, 1), make_samples(256, 2), make_samples(256, 3)
 
 
-def recipe(**training: object) -> Recipe:
+def recipe(average: float = 0.0, **training: object) -> Recipe:
     tree = {
-        "optimiser": {"learning_rate": 5e-3, "warmup_epochs": 1},
+        "optimiser": {"learning_rate": 5e-3, "warmup_epochs": 1, "average": average},
         "training": {"batch": 32, "epochs": 4, "device": "cpu", **training},
         "network": {"input_dropout": 0.1, "dropout": 0.1},
     }
@@ -95,8 +95,10 @@ def test_training_beats_the_constant_in_every_subset_and_is_calibrated(tmp_path:
     assert len(errors) == 10
 
 
-def test_a_run_killed_half_way_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", recipe())
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_run_killed_half_way_ends_with_the_same_weights(tmp_path: Path, average: float) -> None:
+    settings = recipe(average)
+    whole = train(tmp_path / "whole", settings)
     batches_seen = 0
 
     def interrupt() -> None:
@@ -106,13 +108,25 @@ def test_a_run_killed_half_way_ends_with_the_same_weights(tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed", recipe(), hooks=Hooks(on_batch=interrupt))
+        train(tmp_path / "killed", settings, hooks=Hooks(on_batch=interrupt))
     epochs: list[Epoch] = []
-    resumed = train(tmp_path / "killed", recipe(), hooks=Hooks(on_epoch=epochs.append))
+    resumed = train(tmp_path / "killed", settings, hooks=Hooks(on_epoch=epochs.append))
     assert [epoch.epoch for epoch in epochs] == [2, 3]
     assert resumed.history.best_epoch == whole.history.best_epoch
     for name, value in whole.model.items():
         assert torch.equal(value, resumed.model[name]), name
+
+
+def test_what_is_kept_is_the_mean_of_the_weights_on_the_way(tmp_path: Path) -> None:
+    plain = train(tmp_path / "plain", recipe(epochs=1)).model
+    averaged = train(tmp_path / "averaged", recipe(0.5, epochs=1)).model
+    saved = torch.load(tmp_path / "averaged" / "checkpoint.pt", weights_only=True)
+    for name, value in plain.items():
+        assert torch.equal(saved["model"][name], value), name
+    moved = [name for name, value in plain.items() if not torch.equal(averaged[name], value)]
+    assert any(name.endswith("weight") for name in moved)
+    for name in moved:
+        assert torch.allclose(averaged[name], plain[name], atol=0.1), name
 
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from models import bundle
 from models.spec import PROJECTIONS
@@ -240,6 +242,34 @@ def test_ctrl_c_ends_with_one_line(
         "interrupted; the same command goes on where it stopped\n"
     )
     assert (tmp_path / "out.run/stages/voice.run/seed-0/checkpoint.pt").is_file()
+
+
+def test_training_starts_from_the_weights_of_a_bundle(
+    finished: tuple[list[Path], Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpora, recipe, out = finished
+    kept = load_file(out / "weights.safetensors")
+    begun = out.with_name("begun")
+    share_stages(out, begun)
+    run = begun.with_name("begun.run")
+
+    def fit(*overrides: str) -> int:
+        told = ("training.epochs=1", "training.seeds=1", "optimiser.learning_rate=1e-12")
+        features = run / "features"
+        return carry_out(
+            "fit", corpora, begun, run, features, str(recipe), None, (*told, *overrides)
+        )
+
+    assert fit(f"encoders.video.start={out}", "encoders.video.channels=8") == 2
+    shapes = "video_encoder.stem.0.weight: expected [8, 1, 3, 3], got [16, 1, 3, 3]"
+    assert shapes in capsys.readouterr().err
+    assert fit(f"encoders.video.start={recipe}") == 2
+    assert "expected a bundle's weights" in capsys.readouterr().err
+    assert fit(f"encoders.video.start={out}") == 0
+    model = torch.load(run / "seed-0" / "checkpoint.pt", weights_only=True)["best_model"]
+    for name in ("stem.0.weight", "stages.2.second.weight", "output.weight"):
+        expected = kept[f"video_encoder.{name}"]
+        assert torch.allclose(model[f"video_encoder.{name}"], expected, atol=1e-6), name
 
 
 def test_extraction_resumes_and_names_what_cannot_be_read(tmp_path: Path) -> None:

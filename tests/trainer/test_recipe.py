@@ -31,6 +31,8 @@ def test_a_flag_overrides_the_file_and_the_resolved_recipe_reads_back(tmp_path: 
         ("encoders.audio.kind=wavlm", "encoders.audio.kind"),
         ("training", "expected KEY=VALUE"),
         ("name.first=x", "'name' is a value, not a table"),
+        ("encoders.video.start=/x", "channels and start go with kind = 'embedded'"),
+        ("encoders.audio.channels=8", "channels and start go with kind = 'embedded'"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, message: str) -> None:
@@ -56,3 +58,12 @@ def test_defaults_make_a_valid_recipe() -> None:
 
 def test_the_recipe_of_a_finished_run_may_name_compile() -> None:
     assert load("features", ("training.compile=false",)) == load("features")
+
+
+def test_settings_that_came_later_are_written_only_where_they_are_set() -> None:
+    unset = Recipe().model_dump(mode="json")
+    assert "average" not in unset["optimiser"]
+    assert not {"channels", "start"} & unset["encoders"]["video"].keys()
+    face = load("embedded-face").model_dump(mode="json")
+    assert face["optimiser"]["average"] > 0
+    assert face["encoders"]["video"]["channels"] == 24
