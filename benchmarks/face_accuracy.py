@@ -4,8 +4,8 @@
 
 Pictures go through the engine's cutter and the bundle's ONNX graphs, the face network in float32
 and in 8 bits, and the rest with voice and words absent. *Named* is the sign of faces called happy
-against those called angry, sad, fear or disgust. Coverage is that of the bundle's calibrated interval;
-``--stretch`` takes another stretch than the bundle's.
+against those called angry, sad, fear or disgust. Coverage is that of the bundle's calibrated
+interval; ``--stretch`` takes another stretch than the bundle's.
 """
 
 from __future__ import annotations

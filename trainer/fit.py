@@ -245,9 +245,12 @@ class _Loop:
         return Fitted(self.best, self.history)
 
     @property
-    def judged(self) -> nn.Module:
+    def judged(self) -> SentimentModel:
         """What is validated and kept: the mean of the weights where there is one."""
-        return self.model if self.averaged is None else self.averaged.module
+        if self.averaged is None:
+            return self.model
+        assert isinstance(self.averaged.module, SentimentModel)
+        return self.averaged.module
 
     def _epoch(self, epoch: int) -> Epoch:
         started, model = time.perf_counter(), self.model
@@ -399,7 +402,8 @@ def _averaged(model: SentimentModel, share: float) -> AveragedModel | None:
     """A running mean of the model's weights and of its norms' moments, if one is asked for."""
     if share == 0:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(share), use_buffers=True)
+    mean = get_ema_multi_avg_fn(share)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
 
 
 def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
