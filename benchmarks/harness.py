@@ -1,7 +1,9 @@
 """What the live benchmarks share: a worker, a load generator and a subscriber as processes.
 
 The generator reads one clip beforehand and replays it as any number of streams, each message
-at the moment its last sample would have been captured. Everything goes over real sockets.
+at the moment its last sample would have been captured. A clip is cut where its sound and its
+pictures end together, so that it begins again as a microphone and a camera go on: without a gap.
+Everything goes over real sockets.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE = REPOSITORY / "engine" / "samples" / "sample.mp4"
 NOISE = Path("noise")
 MS = 1_000_000
+LAP_NS = 50 * MS
+"""Of sound per message, or a whole number of them."""
 SPAWN = multiprocessing.get_context("spawn")
 START_TIMEOUT_S = 60.0
 STAGES = ("transport", "wait", "encode", "fuse", "publish", "total")
@@ -91,6 +95,55 @@ def read_messages(clip: str, settings: EngineSettings) -> list[Audio | Video]:
     return [*sound, *faces]
 
 
+def looped(messages: list[Audio | Video]) -> tuple[list[Audio | Video], int]:
+    """The messages of one lap, from time 0, and its length in ns.
+
+    A lap is a whole number of LAP_NS, the one of the last second after which the first picture
+    comes most nearly one period after the last.
+    """
+    begin_ns = min(message.envelope.t_start_ns for message in messages)
+    moved = [_moved(message, -begin_ns) for message in messages]
+    shown = [m.envelope.t_end_ns for m in moved if isinstance(m, Video)]
+    heard = [m.envelope.t_end_ns for m in moved if isinstance(m, Audio)]
+    longest_ns = min(ends[-1] for ends in (shown, heard) if ends) // LAP_NS * LAP_NS
+    first_ns = shown[0] if shown else 0
+    period_ns = float(np.median(np.diff(shown))) if len(shown) > 1 else 0.0
+
+    def joint_ns(length_ns: int) -> float:
+        before = [t_end_ns for t_end_ns in shown if t_end_ns < length_ns + first_ns]
+        return abs(length_ns + first_ns - before[-1] - period_ns) if before else 0.0
+
+    fewest_ns = max(LAP_NS, longest_ns - 1000 * MS)
+    length_ns = min(range(longest_ns, fewest_ns - 1, -LAP_NS), key=joint_ns)
+    kept = [
+        message
+        for message in moved
+        if message.envelope.t_end_ns <= length_ns
+        and (isinstance(message, Audio) or message.envelope.t_end_ns < length_ns + first_ns)
+    ]
+    return kept, length_ns
+
+
+def _moved(message: Audio | Video, by_ns: int) -> Audio | Video:
+    envelope = message.envelope
+    return replace(
+        message,
+        envelope=replace(
+            envelope,
+            t_start_ns=envelope.t_start_ns + by_ns,
+            t_end_ns=envelope.t_end_ns + by_ns,
+        ),
+    )
+
+
+def silent(message: Audio | Video) -> Audio | Video:
+    """The same message of somebody who says nothing."""
+    if isinstance(message, Video):
+        return message
+    flags = (False,) * len(message.speech)
+    return replace(message, samples=message.samples * 0, speech=flags, level_dbfs=-120.0)
+
+
 def free_endpoint() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -103,15 +156,23 @@ def local_settings(**flags: object) -> EngineSettings:
 
 
 def generate(
-    settings: EngineSettings, clip: str, streams: int, seconds: float, unsent: object
+    settings: EngineSettings,
+    clip: str,
+    streams: int,
+    seconds: float,
+    unsent: object,
+    speaking: float = 1.0,
 ) -> None:
-    """Replay ``clip`` as ``streams`` streams in real time, beginning at staggered moments."""
+    """Replay ``clip`` as ``streams`` streams in real time, beginning at staggered moments.
+
+    A share of them is ``speaking``, evenly spread; the others are seen and say nothing.
+    """
     from engine.wire.clock import this_clock
     from engine.wire.codec import encode
 
-    messages = read_messages(clip, settings)
-    begin_ns = min(message.envelope.t_start_ns for message in messages)
-    length_ns = max(message.envelope.t_end_ns for message in messages) - begin_ns
+    messages, length_ns = looped(read_messages(clip, settings))
+    quiet = [silent(message) for message in messages]
+    talks = [int((index + 1) * speaking) > int(index * speaking) for index in range(streams)]
     clock = this_clock()
     push = zmq.Context.instance().socket(zmq.PUSH)
     push.setsockopt(zmq.LINGER, 0)
@@ -122,7 +183,7 @@ def generate(
     start_ns = time.monotonic_ns() + 200_000_000
     phase = [index * 500_000_000 // streams for index in range(streams)]
     plan = sorted(
-        (message.envelope.t_end_ns - begin_ns + phase[index], index, number)
+        (message.envelope.t_end_ns + phase[index], index, number)
         for number, message in enumerate(messages)
         for index in range(streams)
     )
@@ -130,7 +191,7 @@ def generate(
     dropped, lap = 0, 0
     while True:
         for offset_ns, index, number in plan:
-            message = messages[number]
+            message = messages[number] if talks[index] else quiet[number]
             due_ns = start_ns + lap * length_ns + offset_ns
             if due_ns - start_ns > seconds * 1e9:
                 unsent.value = dropped  # type: ignore[attr-defined]
@@ -175,8 +236,21 @@ def subscribe(settings: EngineSettings) -> zmq.Socket[bytes]:
     return sub
 
 
-def measure(clip: Path, streams: int, seconds: float, **flags: object) -> Run:
-    """Run ``streams`` streams for ``seconds`` and return what a subscriber saw."""
+def measure(
+    clip: Path, streams: int, seconds: float, speaking: float = 1.0, **flags: object
+) -> Run:
+    """Run ``streams`` streams for ``seconds`` and return what a subscriber saw.
+
+    Args:
+        clip: what each stream plays.
+        streams: how many.
+        seconds: length of the run.
+        speaking: share of the streams that say anything.
+        flags: settings of the engine.
+
+    Raises:
+        SystemExit: the worker ended, or no score came.
+    """
     from engine.wire.codec import decode
 
     settings = local_settings(**flags)
@@ -185,10 +259,10 @@ def measure(clip: Path, streams: int, seconds: float, **flags: object) -> Run:
     started = time.monotonic()
     with worker_process(settings) as worker:
         sub = subscribe(settings)
-        _wait_ready(sub, worker)
+        wait_ready(sub, worker)
         watched = psutil.Process(worker.pid)
         unsent = SPAWN.Value("i", 0)
-        load_args = (settings, str(clip), streams, seconds, unsent)
+        load_args = (settings, str(clip), streams, seconds, unsent, speaking)
         generator = SPAWN.Process(target=generate, args=load_args)
         generator.start()
         cpu_s, since, first = 0.0, 0.0, 0.0
@@ -226,13 +300,20 @@ def measure(clip: Path, streams: int, seconds: float, **flags: object) -> Run:
         generator.join(5)
         run.unsent = unsent.value
         sub.close()
+    if not run.scores:
+        raise SystemExit(f"no score came from {streams} streams within {seconds:.0f} s")
     hop_s = settings.inference.hop_ms / 1000.0
     run.expected = streams * int((seconds - 1.0) / hop_s)
     run.stages_ms = {stage: np.array(values) for stage, values in columns.items()}
     return run
 
 
-def _wait_ready(sub: zmq.Socket[bytes], worker: WorkerProcess) -> None:
+def wait_ready(sub: zmq.Socket[bytes], worker: WorkerProcess) -> None:
+    """Wait until the worker says that it is ready.
+
+    Raises:
+        SystemExit: it ended, or did not get ready in time.
+    """
     from engine.wire.codec import decode
 
     end = time.monotonic() + START_TIMEOUT_S

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.harness import STAGES, default_clip, measure
 
-BUDGET_MS = {"p50": 15.0, "p99": 50.0}
+BUDGET_MS = {"p50": 12.0, "p99": 25.0}
 
 
 def main(
@@ -28,8 +28,6 @@ def main(
     """Measure the way of a window's last sample to a subscriber's hands."""
     clip = clip or default_clip()
     run = measure(clip, streams, seconds, bundle=bundle, backend=backend)
-    if not run.scores:
-        raise SystemExit("no score arrived")
     trained = "" if run.trained else ", untrained"
     table = Table(title=f"{clip.name}, {streams} stream(s), {run.scores} scores, "
                         f"{run.backend}{trained}")  # fmt: skip

@@ -42,18 +42,13 @@ def encode(
 ) -> None:
     """Encode what waits in ``streams`` and leave the projected frames in their tracks."""
     segments = [(stream.audio, segment) for stream in streams for segment in stream.audio.prepare()]
-    # A recogniser's activations are quantised by the range that a run sees: alone, a stream's
-    # frames do not depend on the others'.
-    alone = any(stream.audio.in_blocks for stream in streams)
-    _run_sequences(
-        backend,
-        "audio_encoder",
-        segments,
-        lambda segment: segment.audio,
-        AudioTrack.accept_audio,
-        rows=1 if alone else MAX_ROWS,
-        level=alone,
-    )
+    if any(stream.audio.in_blocks for stream in streams):
+        _run_blocks(backend, segments)
+    else:
+        _run_sequences(
+            backend, "audio_encoder", segments, lambda segment: segment.audio,
+            AudioTrack.accept_audio,
+        )  # fmt: skip
     _run_sequences(
         backend, "text_simulation", segments, lambda segment: segment.text, AudioTrack.accept_text
     )
@@ -76,36 +71,62 @@ def encode(
     _project(backend, "video_projection", [stream.video.frames for stream in streams])
 
 
+def encode_ahead(stream: StreamState, backend: Backend) -> bool:
+    """Encode a part of what waits in ``stream`` before its window is due; False: nothing does.
+
+    A part is one whole block of sound, or the faces that came: little enough for a window of
+    another stream not to be late. A block's frames are the same whenever it is encoded.
+    """
+    audio = stream.audio
+    if audio.in_blocks and audio.has_block():
+        segments = [(audio, segment) for segment in audio.prepare()]
+        if _run_blocks(backend, segments, most=1):
+            return True
+    if stream.video.waiting:
+        _encode_faces([stream], backend)
+        return True
+    return False
+
+
+def _run_blocks(
+    backend: Backend, segments: list[tuple[AudioTrack, Segment]], most: int | None = None
+) -> int:
+    """Encode whole blocks of sound, one run each, ``most`` of them; return how many.
+
+    A recogniser's activations are quantised by the range that a run sees: alone, a stream's
+    frames do not depend on the others'.
+    """
+    done = 0
+    for track, segment in segments:
+        while done != most and (inputs := segment.audio.pending()) is not None:
+            outputs = backend.run("audio_encoder", {"input": levelled(inputs[None])})
+            track.accept_audio(segment, outputs["frames"][0])
+            done += 1
+    return done
+
+
 def _run_sequences(
     backend: Backend,
     graph: str,
     segments: list[tuple[AudioTrack, Segment]],
     stream_of: Callable[[Segment], TimedStream | None],
     accept: Callable[[AudioTrack, Segment, Frames], None],
-    rows: int = MAX_ROWS,
-    level: bool = False,
 ) -> None:
-    waiting = segments
-    while waiting:  # more than once only where an encoder takes block by block
-        jobs: list[tuple[AudioTrack, Segment, Frames]] = []
-        for track, segment in waiting:
-            sequence = stream_of(segment)
-            inputs = sequence.pending() if sequence is not None else None
-            if inputs is not None:
-                jobs.append((track, segment, inputs))
-        for batch in _batches(jobs, rows, stream_of):
-            stacked = pad_left([inputs for _, _, inputs in batch])
-            if level:
-                stacked = levelled(stacked)
-            outputs = backend.run(graph, {"input": stacked})["frames"]
-            for (track, segment, _), output in zip(batch, outputs, strict=True):
-                accept(track, segment, output)
-        waiting = [(track, segment) for track, segment, _ in jobs]
+    jobs: list[tuple[AudioTrack, Segment, Frames]] = []
+    for track, segment in segments:
+        sequence = stream_of(segment)
+        inputs = sequence.pending() if sequence is not None else None
+        if inputs is not None:
+            jobs.append((track, segment, inputs))
+    for batch in _batches(jobs, stream_of):
+        stacked = pad_left([inputs for _, _, inputs in batch])
+        outputs = backend.run(graph, {"input": stacked})["frames"]
+        for (track, segment, _), output in zip(batch, outputs, strict=True):
+            accept(track, segment, output)
 
 
 def _batches(
     jobs: list[tuple[AudioTrack, Segment, Frames]],
-    rows: int,
     stream_of: Callable[[Segment], TimedStream | None],
 ) -> Iterator[list[tuple[AudioTrack, Segment, Frames]]]:
     """Jobs for one run each; an encoder that looks at all of its input is given no padding."""
@@ -115,8 +136,8 @@ def _batches(
         causal = sequence is None or sequence.causal
         groups.setdefault(0 if causal else len(job[2]), []).append(job)
     for group in groups.values():
-        for first in range(0, len(group), rows):
-            yield group[first : first + rows]
+        for first in range(0, len(group), MAX_ROWS):
+            yield group[first : first + MAX_ROWS]
 
 
 def _encode_faces(streams: Sequence[StreamState], backend: Backend) -> None:

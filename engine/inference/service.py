@@ -139,6 +139,10 @@ class InferenceService:
             self._forget_silent(now_ns)
             self._publish_status(now_ns)
 
+    def work_ahead(self) -> bool:
+        """Do a part of the work for windows yet to come; False where nothing is left."""
+        return self.state != "paused" and self._core.work_ahead()
+
     def _farewell(self, stream: str, now_ns: int) -> Status:
         """Word that a person's stream has ended, in the name of the camera that saw them."""
         envelope = Envelope(f"{stream}.camera", 0, now_ns, now_ns, self._now(), self._clock)

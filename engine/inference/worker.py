@@ -140,12 +140,12 @@ def _loop(
     if membership is not None:
         poller.register(membership.link.raw, zmq.POLLIN)
     answer = _answerer(service, clock)
-    rejected = 0
+    rejected, busy = 0, False
     while not stop.is_set():
         pulse.beat()
         # Rounded up: a poll that ends just before the deadline would spin until it is reached.
         wait_ms = (service.wake_ns() - now_ns() + 999_999) // 1_000_000
-        readable = dict(poller.poll(min(max(wait_ms, 0), MAX_WAIT_MS)))
+        readable = dict(poller.poll(0 if busy else min(max(wait_ms, 0), MAX_WAIT_MS)))
         scores.greet()
         # Read until empty before scoring: what has arrived belongs into the window.
         messages = ingest.receive_all() if ingest.raw in readable else []
@@ -159,7 +159,7 @@ def _loop(
             rejected = malformed
         if control.raw in readable:
             control.serve(answer)
-        step(service)
+        busy = step(service)
         if membership is not None:
             membership.step()
 
@@ -180,8 +180,8 @@ class _Forgetter:
                 ctypes.CDLL(None).malloc_trim(0)
 
 
-def step(service: InferenceService) -> None:
-    """Score what is due now.
+def step(service: InferenceService) -> bool:
+    """Score what is due now, then do a part of the work for later; True while more of it waits.
 
     Raises:
         RuntimeError: the backend failed. At the start that is the user's to mend; of one that
@@ -189,6 +189,7 @@ def step(service: InferenceService) -> None:
     """
     try:
         service.step(now_ns())
+        return service.work_ahead()
     except BackendError as error:
         raise RuntimeError(f"the backend failed while running: {error}") from error
 

@@ -28,6 +28,9 @@ PERIOD_NS = 1_000 * MS
 """From one tentative reading of a piece to the next."""
 SHORTEST_NS = 100 * MS
 """A voice shorter than this in a piece holds no word."""
+CUT_SOON_NS = 500 * MS
+"""A piece that is cut within this is not read just before: its end is read, and is nearly as soon
+believed."""
 NEW_NS = 300 * MS
 """Less sound than this since the last reading is not worth a tentative one."""
 QUIET_NS = 90 * MS
@@ -132,6 +135,9 @@ class PieceCutter:
         else:
             since = (now_ns + self._delay_ns - grid_ns) % PERIOD_NS
             due = since < now_ns - frame.t_start_ns
+            # A voice that has paused, or is cut soon, is read as a whole at once.
+            cut_ns = self._open[0].t_start_ns + self._longest_ns
+            due = due and frame.voiced and cut_ns - now_ns > CUT_SOON_NS
             if due and self._voice_end() - self._read_ns >= NEW_NS:
                 self._read_ns = now_ns
                 self._ask(self._open, self._voice_end(), now_ns + self._delay_ns, final=False)

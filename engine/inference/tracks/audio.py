@@ -38,6 +38,11 @@ class Segment:
     samples: int = 0
     """Samples that went through ``mel`` so far."""
 
+    @property
+    def waiting(self) -> int:
+        """Samples that are not encoded yet, where the encoder takes samples."""
+        return self.audio.waiting + sum(map(len, self.chunks))
+
 
 class AudioTrack:
     """Sound and simulated text of one stream."""
@@ -113,6 +118,13 @@ class AudioTrack:
             text=None if text is None else TimedStream(text, np.zeros(spec.dim, np.float32)),
             mel=mel,
         )
+
+    def has_block(self) -> bool:
+        """Whether a whole block of sound waits; its encoder may pass over it."""
+        if self._spec is None:
+            return False
+        size = self._spec.block * self._spec.stride
+        return any(segment.waiting >= size for segment in self._segments)
 
     def prepare(self) -> list[Segment]:
         """Bring waiting sound into the form of the encoder's input; return all segments."""

@@ -28,6 +28,11 @@ class TimedStream:
         """Whether what precedes an input's context leaves its frame as it is: padding, for one."""
         self._t_end: Times = np.zeros(0, np.int64)
 
+    @property
+    def waiting(self) -> int:
+        """Inputs that are not encoded yet."""
+        return self._stream.waiting
+
     def push(
         self,
         inputs: NDArray[np.float32],

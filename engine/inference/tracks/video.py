@@ -63,6 +63,11 @@ class VideoTrack:
         if self._spec is not None:
             self._waiting.append(WaitingCrop(end_ns, message.crop))
 
+    @property
+    def waiting(self) -> int:
+        """Faces that are not encoded yet."""
+        return len(self._waiting)
+
     def prepare(self) -> tuple[list[Frames], Times]:
         """Hand out the waiting crops as encoder inputs [C, S, S] with their times."""
         waiting, self._waiting = self._waiting, []

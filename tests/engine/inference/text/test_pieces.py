@@ -74,6 +74,15 @@ def test_the_words_of_an_open_piece_come_to_count_where_windows_end() -> None:
     assert len({r.piece for r in tentative}) == 1
 
 
+def test_a_piece_is_not_read_just_before_it_ends() -> None:
+    cut_soon = [r.counts_from_ns // MS for r in readings(".500 s6000") if not r.final]
+    # From 300 on, with its lead: cut at 4300, and read then in place of 4250.
+    assert [ms for ms in cut_soon if ms <= 5000] == [2000, 3000, 4000]
+    paused = readings("s1200 .600")
+    assert [(r.final, r.t_end_ns // MS) for r in paused] == [(True, 1200)]
+    assert paused[0].counts_from_ns <= (1250 + DELAY_MS) * MS
+
+
 @pytest.mark.parametrize("chunk_frames", [1, 3, 7, 40])
 def test_the_cut_does_not_depend_on_the_chunks(chunk_frames: int) -> None:
     pattern = ".230 s900 .350 s6000 .400 s130 .500 s2000 .400"

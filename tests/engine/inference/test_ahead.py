@@ -1,0 +1,105 @@
+"""What is encoded before its window is due: the same frames, and nothing of it left to do then."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engine.inference.core import InferenceCore
+from engine.settings import InferenceSettings
+from engine.wire.messages import Score
+from models.spec import BundleConfig, SequenceEncoderSpec
+from tests.engine.inference.test_core import CALIBRATION, DIM, MS, Network, config, face, sound
+
+BLOCK_MS = 480
+BLOCK = SequenceEncoderSpec(
+    kind="recogniser", input="samples", dim=DIM, stride=384, left_context=1152, causal=False,
+    block=20,
+)  # fmt: skip
+
+
+class BlockNetwork(Network):
+    """Frames of a block of sound depend on all of it, and on when it came on nothing."""
+
+    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if graph != "audio_encoder":
+            return super().run(graph, inputs)
+        samples = inputs["input"]
+        self.calls.append((graph, samples.shape))
+        assert samples.shape == (1, BLOCK.left_context + BLOCK.block * BLOCK.stride)
+        frames = samples[:, BLOCK.left_context :].reshape(1, BLOCK.block, BLOCK.stride).mean(2)
+        frames = frames + np.abs(samples).mean()
+        return {"frames": np.repeat(frames[..., None], DIM, 2).astype(np.float32)}
+
+
+def make_core() -> tuple[InferenceCore, BlockNetwork]:
+    spec: BundleConfig = config().model_copy(
+        update={"audio_encoder": BLOCK, "text_simulation": None}
+    )
+    bundle = SimpleNamespace(config=spec, calibration=CALIBRATION, sha256="f" * 64)
+    backend = BlockNetwork(spec)
+    ticks = iter(range(0, 10**12, MS))
+    core = InferenceCore(bundle, backend, InferenceSettings(), timer=lambda: next(ticks))
+    return core, backend
+
+
+def play(core: InferenceCore, backend: BlockNetwork, ahead: bool) -> list[tuple[Score, list[str]]]:
+    """Scores of 6 s, each with the graphs that its window still had to run."""
+    said = [sound(i, stream=name) for name in ("a", "b") for i in range(150)]
+    seen = [face(i, stream=name) for name in ("a", "b") for i in range(60)]
+    found: list[tuple[Score, list[str]]] = []
+    for message in sorted([*said, *seen], key=lambda m: m.envelope.t_end_ns):
+        now_ns = message.envelope.t_end_ns
+        core.push(message, now_ns)
+        before = len(backend.calls)
+        scores = core.pop_ready(now_ns)
+        run = [graph for graph, _ in backend.calls[before:]]
+        found += [(score, run) for score in scores]
+        while ahead and core.work_ahead():
+            pass
+    return found
+
+
+def test_scores_are_the_same_whether_or_not_work_was_done_ahead() -> None:
+    alike = [[score for score, _ in play(*make_core(), ahead)] for ahead in (False, True)]
+    assert len(alike[0]) == 24
+    assert [score.valence for score in alike[1]] == pytest.approx(
+        [score.valence for score in alike[0]]
+    )
+    assert any(score.audio.present for score in alike[0])
+
+
+def test_a_window_finds_its_sound_and_its_faces_encoded() -> None:
+    core, backend = make_core()
+    scored = play(core, backend, ahead=True)
+    # Ends of windows and of blocks meet within the last chunk of some windows only.
+    with_sound = [score.envelope.t_end_ns for score, run in scored if "audio_encoder" in run]
+    assert len(with_sound) <= len(scored) // 4
+    blocks = [shape for graph, shape in backend.calls if graph == "audio_encoder"]
+    assert len(blocks) == 2 * (6_000 // BLOCK_MS)
+    # The last face comes with the window's end; those before it were encoded when they came.
+    faces = [shape[0] for graph, shape in backend.calls if graph == "video_encoder"]
+    assert sum(faces) == 120
+    assert max(faces) <= 2
+
+
+def test_one_call_does_no_more_than_one_block() -> None:
+    core, backend = make_core()
+    for index in range(60):  # 2.4 s arrive at once: five blocks
+        core.push(sound(index, stream="a"), sound(index).envelope.t_end_ns)
+    done = 0
+    while core.work_ahead():
+        done += 1
+        assert len(backend.calls) == done
+    assert done == 5
+    assert not core.work_ahead()
+
+
+def test_a_silent_stream_has_nothing_to_do_ahead() -> None:
+    core, backend = make_core()
+    for index in range(60):
+        core.push(sound(index, voiced=False, stream="a"), sound(index).envelope.t_end_ns)
+    assert not core.work_ahead()
+    assert backend.calls == []
