@@ -37,6 +37,7 @@ from trainer.corpus import open as open_corpus
 from trainer.features.media import MediaReader
 from trainer.features.store import FeatureError, FrameStore
 from trainer.fit import set_threads
+from trainer.model import supports_bfloat16
 from trainer.progress import Progress, TerminalProgress
 from trainer.stop import Stop
 
@@ -167,7 +168,9 @@ class _Course:
         self.train, self.valid = train, valid
         self.tokenizer, self.model = models.tokenizer, models.language_model
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model.to(self.device).eval().requires_grad_(False)
+        # What stands still needs no more than bfloat16, where that is computed faster.
+        self.dtype = torch.bfloat16 if supports_bfloat16(self.device.type) else torch.float32
+        self.model.to(self.device, self.dtype).eval().requires_grad_(False)
         self.embed: Any = self.model.get_input_embeddings()
         prompt = self.tokenizer(settings.prompt, return_tensors="pt").input_ids
         self.prompt: Tensor = self.embed(prompt.to(self.device))[0]
@@ -296,7 +299,8 @@ class _Course:
             rows.append(torch.cat([self._before(one), self.embed(tokens)]))
             labels.append(tokens)
         longest = max(len(row) for row in rows)
-        embeddings = torch.zeros(len(rows), longest, rows[0].shape[1], device=self.device)
+        width = rows[0].shape[1]
+        embeddings = torch.zeros(len(rows), longest, width, device=self.device, dtype=self.dtype)
         mask = torch.zeros(len(rows), longest, dtype=torch.long, device=self.device)
         target = torch.full((len(rows), longest), IGNORED, device=self.device)
         for index, (row, tokens) in enumerate(zip(rows, labels, strict=True)):
@@ -309,14 +313,14 @@ class _Course:
         output = self.model(
             inputs_embeds=embeddings, attention_mask=mask, logits_to_keep=max(keep, most + 1)
         )
-        scores = output.logits[:, :-1]
+        scores = output.logits[:, :-1].float()
         wanted = target[:, -scores.shape[1] :]
         return F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
 
     def _before(self, one: Utterance) -> Tensor:
         """Embeddings [S, D] of the speech and of the prompt."""
         frames = torch.from_numpy(one.frames()).to(self.device)
-        return torch.cat([self.adapter(frames[None])[0], self.prompt])
+        return torch.cat([self.adapter(frames[None])[0].to(self.dtype), self.prompt])
 
     def _recognise(self, one: Utterance) -> str:
         before = self._before(one)[None]

@@ -178,6 +178,8 @@ def join(device: torch.device) -> Team:
     """Join the team that ``torchrun`` started, or be alone."""
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Team()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Team(dist.get_rank(), dist.get_world_size())

@@ -52,6 +52,7 @@ from trainer.features.sound import (
     LlmExtractor,
     MelExtractor,
     MelSource,
+    SpeechFrameExtractor,
     StudentExtractor,
     VoiceFrameExtractor,
 )
@@ -61,7 +62,10 @@ from trainer.features.transcripts import TextFrameExtractor, TokenExtractor
 from trainer.model import SentimentModel, weights_digest
 from trainer.recipe import STAGE, EncoderChoice, Recipe
 
+CPU = torch.device("cpu")
 ADAPTER = "text_adapter.safetensors"
+SEGMENTS_AT_ONCE = 8
+"""Clips that a language model recognises together on a GPU; on a CPU that saves nothing."""
 
 
 class AssemblyError(Exception):
@@ -78,6 +82,7 @@ class Assembly:
         stages: bundle of each stage by name.
         features: root of the feature stores, where an earlier run may have left log-mel.
         reader: of recordings and pictures; None: as they are.
+        device: where frozen encoders run.
     """
 
     recipe: Recipe
@@ -85,6 +90,7 @@ class Assembly:
     stages: Mapping[str, Path]
     features: Path
     reader: MediaReader | None = None
+    device: torch.device = CPU
     extractors: list[Extractor] = field(default_factory=list)
     audio_spec: SequenceEncoderSpec | None = None
     simulation_spec: SequenceEncoderSpec | None = None
@@ -217,6 +223,9 @@ class Assembly:
             scratch: where such files may be written.
         """
         extra: dict[str, Path] = {}
+        for module in (model, self.voice, self.student, self.face):
+            if module is not None:
+                module.cpu()
         text_spec = self.text_spec
         if model.text_encoder is not None and text_spec is not None:
             from safetensors.torch import save_file
@@ -227,7 +236,7 @@ class Assembly:
         elif self.adapter is not None:
             extra[ADAPTER] = self.adapter
         parts = Parts(
-            network=model.network.cpu(),
+            network=model.network,
             audio_encoder=model.audio_encoder or self.voice,
             text_simulation=model.text_simulation or self.student,
             video_encoder=model.video_encoder or self.face,
@@ -254,23 +263,23 @@ class Assembly:
             return
         if choice.kind == "transformers":
             self.audio_spec = spec = speech_spec(_source(choice), choice.layer)
-            encoder: nn.Module = SpeechEncoder(spec)
             identity = f"speech/{spec.source}/{spec.layer}/1"
-        else:
-            bundle = self._open(choice.source)
-            if bundle.config.recogniser is not None:
-                self._add_tone(bundle.directory)
-                return
-            module = load_modules(bundle, skip_others=True).get("audio_encoder")
-            spec_there = bundle.config.audio_encoder
-            if not isinstance(module, VoiceEncoder) or spec_there is None:
-                raise AssemblyError(f"{bundle.directory}: has no voice encoder")
-            self.audio_spec = spec = spec_there
-            self.voice, encoder = module, module
-            identity = f"voice/{bundle.config.name}/{weights_digest(module)}"
-        self.extractors.append(
-            VoiceFrameExtractor(self._mel, self._reader, encoder, spec, identity)
-        )
+            encoder = SpeechEncoder(spec)
+            self.extractors.append(
+                SpeechFrameExtractor(self._reader, encoder, spec, identity, self.device)
+            )
+            return
+        bundle = self._open(choice.source)
+        if bundle.config.recogniser is not None:
+            self._add_tone(bundle.directory)
+            return
+        module = load_modules(bundle, skip_others=True).get("audio_encoder")
+        spec_there = bundle.config.audio_encoder
+        if not isinstance(module, VoiceEncoder) or spec_there is None:
+            raise AssemblyError(f"{bundle.directory}: has no voice encoder")
+        self.audio_spec, self.voice = spec_there, module
+        identity = f"voice/{bundle.config.name}/{weights_digest(module)}"
+        self.extractors.append(VoiceFrameExtractor(self._mel, module, spec_there, identity))
 
     def _add_tone(self, folder: Path) -> None:
         """The tone of a voice, out of a recogniser's middle layers."""
@@ -300,7 +309,8 @@ class Assembly:
                 (tokenizer,) = load(source, "AutoTokenizer")
                 self.extractors.append(TokenExtractor(tokenizer, source))
                 return
-            encoder, identity = TextEncoder(spec), f"text/{source}/{choice.layer}/1"
+            encoder = TextEncoder(spec, self.device)
+            identity = f"text/{source}/{choice.layer}/1"
         else:
             self.extractors.append(self._text_of(self._open(choice.source)))
             return
@@ -319,7 +329,8 @@ class Assembly:
         has_graph = spec.tokenizer is not None and "text_encoder" in bundle.config.graphs
         if has_graph or self.recipe.encoders.text_simulation.kind == "recogniser":
             return self._graph_of_text(bundle, spec, identity)
-        return TextFrameExtractor(TextEncoder(spec, folder=bundle.directory), spec.dim, identity)
+        encoder = TextEncoder(spec, self.device, bundle.directory)
+        return TextFrameExtractor(encoder, spec.dim, identity)
 
     def _graph_of_text(
         self, bundle: Bundle, spec: TextEncoderSpec, identity: str
@@ -367,7 +378,7 @@ class Assembly:
                 self.quantised["video_encoder"] = bundle.cpu_path("video_encoder")
             identity = f"face/{bundle.config.name}/{weights_digest(module)}"
         crops = CropExtractor(self._reader, spec)
-        self.extractors.append(ImageFrameExtractor(crops, encoder, spec.dim, identity))
+        self.extractors.append(ImageFrameExtractor(crops, encoder, spec.dim, identity, self.device))
 
     def _add_simulation(self) -> None:
         choice = self.recipe.encoders.text_simulation
@@ -389,7 +400,7 @@ class Assembly:
             assert specs[1] is not None
             self.student, self.simulation_spec = student, specs[1]
             identity = f"student/{config.name}/{weights_digest(voice)}/{weights_digest(student)}"
-            behind = VoiceFrameExtractor(self._mel, self._reader, voice, specs[0], "behind it")
+            behind = VoiceFrameExtractor(self._mel, voice, specs[0], "behind it")
             for extractor in self.extractors:
                 if isinstance(extractor, VoiceFrameExtractor) and self._is_of(extractor, voice):
                     behind = extractor  # its frames of the clip in hand are at hand
@@ -412,9 +423,9 @@ class Assembly:
                 f"llm/{settings.speech}/{settings.language_model}/{settings.layer}/"
                 f"{bundles.digest(settings.adapter)}"
             )
-            self.extractors.append(
-                LlmExtractor(self._reader, LlmTextSimulation(settings), identity)
-            )
+            simulation = LlmTextSimulation(settings, self.device)
+            together = SEGMENTS_AT_ONCE if self.device.type == "cuda" else 1
+            self.extractors.append(LlmExtractor(self._reader, simulation, identity, together))
 
     def _add_spoken(self, folder: Path, bundle: Bundle | None) -> None:
         """Words that a recogniser hears, read by the corpus's text encoder or the bundle's."""

@@ -45,9 +45,11 @@ class Fitted:
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes a GPU where there is one."""
+    """``auto`` takes a GPU where there is one; under torchrun each process has its own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.device_count():
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -96,9 +98,8 @@ def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> L
     rows = len(batch.valence)
     own = batch.rows(*team.share(rows).indices(rows)[:2])
     frames = model.encode(own)
-    complete = team.gather(model.complete(frames), rows)
-    own_missing = model.missing_text(frames)
-    missing = team.gather(own_missing, rows)
+    own_complete, own_missing = model.flows(frames)
+    complete, missing = team.gather(own_complete, rows), team.gather(own_missing, rows)
     has_missing = batch.has_missing
     terms = double_flow(
         complete,
@@ -210,6 +211,8 @@ class _Loop:
         self.averaged = _averaged(model, settings.average)
         self.history, self.best = History(), _copy(model)
         self.within: Within | None = None
+        on_gpu = self.device.type == "cuda"
+        self.loader = train.loader(recipe.training.workers, pinned=on_gpu)
         self.saved_at = time.monotonic()
         if self.path.is_file():
             saved = Checkpoint.load(self.path, identity(recipe), seed, data)
@@ -266,7 +269,7 @@ class _Loop:
             _set_generators(self.within.generators[self.team.rank])
             self.within = None
         model.train()
-        for batch in self.train.epoch(epoch, ran, self.recipe.training.workers):
+        for batch in self.train.epoch(epoch, ran, self.loader):
             for name, value in self._step(batch.to(self.device), epoch).items():
                 sums[name] = sums.get(name, 0.0) + value
             ran += 1
@@ -351,6 +354,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
         free.add("epochs")
     excluded: dict[str, Any] = dict.fromkeys(("name", "licence", "stages", "stretch"), True)
     excluded["training"] = free
+    excluded["augmentation"] = {"one_draw"}  # recipes of older runs do not know it
     return recipe.model_dump(mode="json", exclude=excluded)
 
 

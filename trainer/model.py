@@ -91,6 +91,7 @@ class SentimentModel(nn.Module):
         self.text_simulation = text_simulation
         self.text_encoder = text_encoder
         self.frame_drop = augmentation.frame_drop if augmentation else 0.0
+        self.one_draw = augmentation.one_draw if augmentation else True
         self.sound = (
             MelNoise(augmentation.sound, augmentation.speaker)
             if augmentation and audio_encoder
@@ -190,6 +191,23 @@ class SentimentModel(nn.Module):
             missing_text=True,
         )
         return output
+
+    def flows(self, frames: Frames) -> tuple[NetworkOutput, NetworkOutput]:
+        """Both flows, the complete one first.
+
+        They see the same audio and video, which are most of the work: with ``one_draw`` these are
+        projected once, with one draw of the dropout on them for both.
+        """
+        if not self.one_draw:
+            return self.complete(frames), self.missing_text(frames)
+        network, rows = self.network, frames.audio.shape[0]
+        audio = network.project("audio", frames.audio, frames.audio_mask, rows)
+        video = network.project("video", frames.video, frames.video_mask, rows)
+        text = network.project("text", frames.text, frames.text_mask, rows)
+        complete = network.fuse((audio, text, video), False)
+        mask = frames.simulated_text_mask
+        simulated = network.project("text", frames.simulated_text, mask, rows)
+        return complete, network.fuse((audio, simulated, video), True)
 
     def _drop(self, mask: Tensor) -> Tensor:
         if not self.training or self.frame_drop == 0:

@@ -240,6 +240,9 @@ class Augmentation(Section):
 
     frame_drop: float = Field(0.2, ge=0, lt=1)
     """Probability with which each audio and video frame is dropped."""
+    one_draw: bool = True
+    """Both flows share one draw of the dropout on audio and video frames, which are then projected
+    once instead of twice. Off: a draw per flow, as published."""
     modality_dropout: float = Field(0.3, ge=0, lt=1)
     """Probability of training a sample on a random non-empty subset of what it has."""
     sub_window: float = Field(0.5, ge=0, le=1)

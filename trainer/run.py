@@ -159,7 +159,12 @@ class Pipeline:
         """Extractors and specifications; the stages are trained first."""
         self.train_stages()
         return Assembly(
-            self.recipe, self.corpus, self.stages, self.places.features, reader=self.reader
+            self.recipe,
+            self.corpus,
+            self.stages,
+            self.places.features,
+            self.reader,
+            choose_device(self.recipe.training.device),
         )
 
     @cached_property
@@ -168,9 +173,10 @@ class Pipeline:
         assembly, team = self.assembly, self.team
         clips = self.corpus.clips
         with self.progress.task("features", len(clips)) as advance:
-            if team.size > 1:  # each extracts its share into the one store, then finds all of it
+            if team.size > 1:  # each extracts its share into files of its own, then finds all
                 own = replace(self.corpus, clips=clips[team.rank :: team.size])
-                extract(own, assembly.extractors, self.places.features, advance)
+                writer = f"rank{team.rank}"
+                extract(own, assembly.extractors, self.places.features, advance, writer)
                 team.wait()
             found = extract(self.corpus, assembly.extractors, self.places.features, advance)
         if found.unreadable:

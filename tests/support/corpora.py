@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,4 +66,15 @@ def write_label_npz(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> 
     }
     path = folder / "label.npz"
     np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def write_tone(path: Path, seconds: float, pitch_hz: float) -> Path:
+    """A noisy tone, 16 kHz mono."""
+    time_s = np.arange(round(seconds * 16_000)) / 16_000
+    generator = np.random.default_rng(round(pitch_hz))
+    sound = 8_000 * np.sin(2 * np.pi * pitch_hz * time_s) + generator.normal(0, 300, len(time_s))
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(sound.astype("<i2").tobytes())
     return path

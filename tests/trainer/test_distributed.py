@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from tests.support.corpora import write_tone
+from tests.support.tiny_models import wavlm
+from trainer.features.store import FrameStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -47,3 +52,43 @@ def test_batch_norms_see_the_rows_of_all_processes(split: int) -> None:
         assert told["gradient"] == pytest.approx(one["gradient"], rel=1e-9)
         assert told["moments"] == pytest.approx(one["moments"], rel=1e-9)
         assert told["evaluated"] == pytest.approx(one["evaluated"], rel=1e-9)
+
+
+def speech(folder: Path) -> Path:
+    folder.mkdir()
+    rows = ["id,split,valence,audio"]
+    for number in range(14):
+        write_tone(folder / f"{number}.wav", 0.4 + 0.11 * number, 200 + 40 * number)
+        split = ("train", "valid", "test")[number % 3]
+        rows.append(f"{number},{split},{number % 5 - 2},{number}.wav")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_two_processes_extract_into_files_of_their_own_what_one_would(tmp_path: Path) -> None:
+    corpus, model = speech(tmp_path / "speech"), wavlm(tmp_path / "wavlm")
+    options = ["--corpus", str(corpus), "--set", "encoders.audio.kind=transformers"]
+    options += ["--set", f"encoders.audio.source={model}", "--set", "training.device=cpu"]
+    options += ["--set", "encoders.text_simulation.kind=none", "--set", "encoders.video.kind=none"]
+    stores = []
+    for name, launcher in (("one", ()), ("two", LAUNCHER)):
+        features = tmp_path / name
+        command = [sys.executable, *launcher, "-m", "trainer", "features", *options]
+        command += ["--out", str(tmp_path / f"{name}.bundle"), "--features", str(features)]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=150, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (folder,) = features.glob("audio-*")
+        told = json.loads((folder / "store.json").read_text())
+        stores.append(FrameStore(folder, told["identity"], tuple(told["shape"]), told["dtype"]))
+        indices = sorted(path.name for path in folder.glob("index*.jsonl"))
+        expected = ["index.jsonl"] if name == "one" else ["index-rank0.jsonl", "index-rank1.jsonl"]
+        assert indices == expected
+    one, two = stores
+    assert len(one) == len(two) == 14
+    for line in (one.folder / "index.jsonl").read_text().splitlines():
+        key = json.loads(line)["key"]
+        assert two.entry(key).seconds == one.entry(key).seconds
+        np.testing.assert_allclose(two.read(key), one.read(key), atol=2e-3)

@@ -12,6 +12,7 @@ from models.spec import NetworkSpec
 from trainer.checkpoint import CheckpointError, Epoch
 from trainer.data.batches import Batches
 from trainer.data.samples import FrameShapes, Sample, SampleList
+from trainer.distributed import Team
 from trainer.evaluation.calibrate import calibrate, conformal_margin
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.prediction import Predictions, View, predict
@@ -27,7 +28,7 @@ from trainer.fit import (
 )
 from trainer.losses import LossTerms
 from trainer.model import SentimentModel
-from trainer.recipe import Optimiser, Recipe
+from trainer.recipe import Augmentation, Optimiser, Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -275,3 +276,54 @@ def test_a_conformal_margin_covers_what_it_promises() -> None:
     inside = (found.labels >= found.low - margin) & (found.labels <= found.high + margin)
     assert inside.mean() == pytest.approx(0.9, abs=0.015)
     assert conformal_margin([draw(5)]) == 6.0
+
+
+def test_both_flows_at_once_are_each_flow_by_itself() -> None:
+    torch.manual_seed(0)
+    model = SentimentModel(SentimentNetwork(SPEC)).eval()
+    (batch, *_) = Batches(TEST, SHAPES, 16).epoch(0)
+    with torch.inference_mode():
+        frames = model.encode(batch)
+        together = model.flows(frames)
+        for one, other in zip(
+            together, (model.complete(frames), model.missing_text(frames)), strict=True
+        ):
+            assert torch.equal(one.valence, other.valence)
+            assert torch.equal(one.text_cross, other.text_cross)
+
+
+def test_projecting_once_has_the_gradients_of_projecting_per_flow() -> None:
+    spec = SPEC.model_copy(update={"dropout": 0.0, "input_dropout": 0.0})
+    gradients = []
+    for one_draw in (True, False):
+        torch.manual_seed(0)
+        settings = Augmentation(frame_drop=0, one_draw=one_draw)
+        model = SentimentModel(SentimentNetwork(spec), augmentation=settings)
+        (batch, *_) = Batches(TEST, SHAPES, 16).epoch(0)
+        batch_loss(model, batch, Recipe().loss, Team()).total.backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("one_draw", [True, False])
+def test_a_draw_per_flow_hides_other_frames_from_each(one_draw: bool) -> None:
+    torch.manual_seed(0)
+    (batch, *_) = Batches(TEST, SHAPES, 16).epoch(0)
+    settings = Augmentation(frame_drop=0, one_draw=one_draw)
+    model = SentimentModel(SentimentNetwork(SPEC), augmentation=settings)
+    seen: list[torch.Tensor] = []
+    model.network.projections[0].register_forward_hook(lambda _, __, out: seen.append(out[0]))
+    model.flows(model.encode(batch))
+    assert len(seen) == (1 if one_draw else 2)
+    assert one_draw or not torch.equal(seen[0], seen[1])
+
+
+def test_under_torchrun_each_process_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda:1")
+    assert choose_device("cuda:0") == torch.device("cuda:0")
+    assert choose_device("cpu") == torch.device("cpu")

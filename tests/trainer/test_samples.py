@@ -1,7 +1,9 @@
 """Samples, what augmentation hides of them, and the order in which they come."""
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 from trainer.data.batches import Batches, collate
 from trainer.data.samples import FrameShapes, Sample, SampleList, augment
@@ -89,3 +91,21 @@ def test_frames_of_two_shapes_are_refused() -> None:
     odd = Sample("odd", 0.0, 1.0, audio=np.zeros((3, 5), np.float32))
     with pytest.raises(ValueError, match=r"odd: audio frames have shape \(5,\), others \(4,\)"):
         FrameShapes.of(SampleList((make(0), odd)))
+
+
+def test_worker_processes_make_the_same_batches_and_live_from_epoch_to_epoch() -> None:
+    samples = SampleList(tuple(make(i, 2 + i % 9) for i in range(20)))
+    batches = Batches(samples, SHAPES, 8, seed=1, augmentation=Augmentation())
+    loader = batches.loader(workers=1)
+    children: list[set[int]] = []
+    for epoch in range(2):
+        alone = list(batches.epoch(epoch))
+        by_process = list(batches.epoch(epoch, loader=loader))
+        assert len(by_process) == len(alone) == 3
+        for one, other in zip(by_process, alone, strict=True):
+            assert torch.equal(one.audio, other.audio)
+            assert torch.equal(one.video_mask, other.video_mask)
+        children.append({child.pid for child in psutil.Process().children(recursive=True)})
+    assert children[0] <= children[1]
+    (rest,) = batches.epoch(1, first=2, loader=loader)
+    assert torch.equal(rest.audio, alone[2].audio)

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.corpus.clip import EMOTIONS
-from trainer.data.loading import prefetch
+from trainer.data.loading import Loader
 from trainer.data.samples import FrameShapes, Sample, Samples, augment
 from trainer.recipe import Augmentation
 
+Task = tuple[int, int, NDArray[np.int64]]
+"""Epoch, number of the batch in it, indices of its samples."""
 BUCKET_BATCHES = 32
 """Batches sorted by length together: enough to save padding, few enough to stay shuffled."""
 
@@ -56,6 +58,10 @@ class Batch:
         """The batch on another device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return Batch(**moved)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, from which a GPU copies while it computes."""
+        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
     def rows(self, start: int, stop: int) -> Batch:
         """Some rows: one process's share of a batch."""
@@ -126,19 +132,30 @@ class Batches:
         times = np.floor(weights + generator.random(len(weights))).astype(np.int64)
         return generator.permutation(np.repeat(np.arange(len(weights)), times))
 
-    def epoch(self, epoch: int, first: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def loader(self, workers: int = 0, pinned: bool = False) -> Loader[Task, Batch]:
+        """Makes the batches of ``epoch``, for as many epochs as there are.
+
+        Args:
+            workers: processes; 0: a thread.
+            pinned: in page-locked memory, for a GPU.
+        """
+        return Loader(self._made, workers, pinned)
+
+    def epoch(
+        self, epoch: int, first: int = 0, loader: Loader[Task, Batch] | None = None
+    ) -> Iterator[Batch]:
         """All batches of an epoch, made while the one before is trained on.
 
         Args:
             epoch: number.
             first: batches that ran already.
-            workers: processes that make them; 0: a thread.
+            loader: of these batches; None: a thread.
         """
         order = self.order(epoch)
         tasks = [(epoch, number, order[number]) for number in range(first, len(order))]
-        return prefetch(self._made, tasks, workers)
+        return (loader or self.loader()).run(tasks)
 
-    def _made(self, task: tuple[int, int, NDArray[np.int64]]) -> Batch:
+    def _made(self, task: Task) -> Batch:
         epoch, number, indices = task
         chosen = [
             self.sample(int(index), epoch, number * self.size + place)

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from trainer.corpus import Clip, Corpus, CorpusError
 from trainer.data.clips import StoredClip
-from trainer.features.extractors import SOURCE, Extractor
+from trainer.features.extractors import SOURCE, BatchExtractor, Extracted, Extractor
 from trainer.features.keys import ContentKeys
 from trainer.features.store import FeatureError, FrameStore
 
@@ -43,11 +44,17 @@ class _Progress:
     repaired: int = 0
 
 
-def open_stores(root: Path, extractors: Sequence[Extractor]) -> dict[str, FrameStore]:
+def open_stores(
+    root: Path, extractors: Sequence[Extractor], writer: str = ""
+) -> dict[str, FrameStore]:
     """The store of each extractor, by its name, in a folder named after its identity."""
     return {
         extractor.name: FrameStore(
-            root / _folder(extractor), extractor.identity, extractor.shape, extractor.dtype
+            root / _folder(extractor),
+            extractor.identity,
+            extractor.shape,
+            extractor.dtype,
+            writer=writer,
         )
         for extractor in extractors
     }
@@ -65,6 +72,7 @@ def extract(
     extractors: Sequence[Extractor],
     root: Path,
     on_clip: Callable[[], None] = lambda: None,
+    writer: str = "",
 ) -> Extraction:
     """Extract what is not stored yet.
 
@@ -73,16 +81,16 @@ def extract(
         extractors: one per modality.
         root: of all stores; several corpora and runs may share it.
         on_clip: told after each clip.
+        writer: of the stores' files, where several processes extract together.
 
     Raises:
         FeatureError: no clip has what an extractor takes, or the disk is full.
     """
     for extractor in extractors:
         _refuse_mismatch(corpus, extractor)
-    stores = open_stores(root, extractors)
+    stores = open_stores(root, extractors, writer)
     content, found = ContentKeys(), _Progress()
-    several = [e for e in extractors if e.at_once > 1]
-    waiting: dict[str, list[tuple[Clip, str]]] = {e.name: [] for e in several}
+    queues = {e.name: _Queue(e, stores[e.name], found) for e in extractors}
     for clip in corpus.clips:
         for extractor in extractors:
             if not extractor.takes(clip):
@@ -97,18 +105,11 @@ def extract(
                 store.refresh()  # another run may have been there
             if key in store:
                 found.keys.setdefault(clip.id, {})[extractor.name] = key
-            elif extractor.at_once > 1:
-                waiting[extractor.name].append((clip, key))
             else:
-                _extract_some([(clip, key)], extractor, store, found)
-        for extractor in several:
-            if len(waiting[extractor.name]) >= extractor.at_once:
-                _extract_some(waiting[extractor.name], extractor, stores[extractor.name], found)
-                waiting[extractor.name].clear()
+                queues[extractor.name].put(clip, key)
         on_clip()
-    for extractor in several:
-        if waiting[extractor.name]:
-            _extract_some(waiting[extractor.name], extractor, stores[extractor.name], found)
+    for queue in queues.values():
+        queue.finish()
     stored = [
         stored_clip(clip, found.keys[clip.id], stores)
         for clip in corpus.clips
@@ -125,26 +126,65 @@ def extract(
     return Extraction(kept, stores, tuple(found.unreadable), bare, found.repaired, absent)
 
 
-def _extract_some(
-    chosen: Sequence[tuple[Clip, str]], extractor: Extractor, store: FrameStore, found: _Progress
-) -> None:
-    try:
-        made_ones = extractor.extract([clip for clip, _ in chosen])
-    except CorpusError as error:
-        if len(chosen) > 1:  # one of them spoils the batch: find it
-            for one in chosen:
-                _extract_some([one], extractor, store, found)
+class _Queue:
+    """Clips that wait for an extractor until there are as many as it takes at once."""
+
+    def __init__(self, extractor: Extractor, store: FrameStore, found: _Progress) -> None:
+        self._extractor, self._store, self._found = extractor, store, found
+        self._waiting: list[tuple[Clip, str]] = []
+        self._loaded: list[Any] = []
+        """What a ``BatchExtractor`` has read of them: each file is decoded once for all."""
+
+    def put(self, clip: Clip, key: str) -> None:
+        """One more clip; extracts when there are enough."""
+        extractor = self._extractor
+        if not isinstance(extractor, BatchExtractor):
+            self._waiting.append((clip, key))
+            if len(self._waiting) >= extractor.at_once:
+                self.finish()
+            return
+        try:
+            self._loaded.append(extractor.load(clip))
+        except CorpusError as error:
+            self._found.unreadable.append(f"{clip.id}: {error}")
+            return
+        self._waiting.append((clip, key))
+        if extractor.is_full(self._loaded):
+            self.finish()
+
+    def finish(self) -> None:
+        """Extract those that wait."""
+        if not self._waiting:
+            return
+        if isinstance(self._extractor, BatchExtractor):
+            self._keep(self._waiting, self._extractor.encode(self._loaded))
         else:
-            found.unreadable.append(f"{chosen[0][0].id}: {error}")
-        return
-    for (clip, key), made in zip(chosen, made_ones, strict=True):
-        if extractor.dtype.startswith("float") and not np.isfinite(made.frames).all():
-            kind = f"{extractor.name}: the encoder gave values that are not finite"
-            found.unreadable.append(f"{clip.id}: {kind}")
-            continue
-        store.add(key, made.frames, made.seconds)
-        found.repaired += made.repaired
-        found.keys.setdefault(clip.id, {})[extractor.name] = key
+            self._extract(self._waiting, self._extractor)
+        self._waiting, self._loaded = [], []
+
+    def _extract(self, chosen: Sequence[tuple[Clip, str]], extractor: Extractor) -> None:
+        try:
+            made = extractor.extract([clip for clip, _ in chosen])
+        except CorpusError as error:
+            if len(chosen) > 1:  # one of them spoils the batch: find it
+                for one in chosen:
+                    self._extract([one], extractor)
+            else:
+                self._found.unreadable.append(f"{chosen[0][0].id}: {error}")
+            return
+        self._keep(chosen, made)
+
+    def _keep(self, chosen: Sequence[tuple[Clip, str]], made: Sequence[Extracted]) -> None:
+        name, found = self._extractor.name, self._found
+        for (clip, key), one in zip(chosen, made, strict=True):
+            floats = self._extractor.dtype.startswith("float")
+            if floats and not np.isfinite(one.frames).all():
+                kind = f"{name}: the encoder gave values that are not finite"
+                found.unreadable.append(f"{clip.id}: {kind}")
+                continue
+            self._store.add(key, one.frames, one.seconds)
+            found.repaired += one.repaired
+            found.keys.setdefault(clip.id, {})[name] = key
 
 
 def stored_clip(

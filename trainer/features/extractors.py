@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,27 @@ class Extractor(Protocol):
         Raises:
             CorpusError: a clip cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class BatchExtractor(Extractor, Protocol):
+    """An extractor in two parts: a clip's file is read by itself, its encoder runs on several."""
+
+    def load(self, clip: Clip) -> Any:
+        """What ``encode`` takes of a clip.
+
+        Raises:
+            CorpusError: it cannot be read.
+        """
+        ...
+
+    def is_full(self, loaded: Sequence[Any]) -> bool:
+        """Whether so many are as many as should be encoded, or held in memory, at once."""
+        ...
+
+    def encode(self, loaded: Sequence[Any]) -> list[Extracted]:
+        """Encode; what comes out does not depend on the others, but for rounding."""
         ...
 
 

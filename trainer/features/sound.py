@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,22 @@ from trainer.features.media import MediaReader
 from trainer.features.store import SECONDS_DIGITS, FrameStore
 
 Floats = NDArray[np.float32]
+PADDED_S = 120
+"""Sound of one padded batch of a frozen speech model, padding included."""
+HELD_S = 480
+"""Sound that is held to be sorted by length."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSound:
+    """Samples [N] of a clip at 16 kHz."""
+
+    samples: Floats
+
+    @property
+    def seconds(self) -> float:
+        """Length of the sound."""
+        return len(self.samples) / SAMPLE_RATE_HZ
 
 
 class MelExtractor:
@@ -75,11 +92,10 @@ class MelSource:
 
 
 class VoiceFrameExtractor:
-    """Frames of a frozen voice encoder.
+    """Frames of a frozen voice encoder that takes log-mel.
 
     Args:
-        mel: makes or remembers the log-mel; None for an encoder that takes samples.
-        reader: decodes, for an encoder that takes samples.
+        mel: makes or remembers the log-mel.
         encoder: module of ``spec``.
         spec: of the encoder.
         identity: of its weights.
@@ -92,12 +108,11 @@ class VoiceFrameExtractor:
     def __init__(
         self,
         mel: MelSource,
-        reader: MediaReader,
         encoder: nn.Module,
         spec: SequenceEncoderSpec,
         identity: str,
     ) -> None:
-        self._mel, self._reader = mel, reader
+        self._mel = mel
         self._encoder, self.spec = encoder.eval(), spec
         self.shape: tuple[int, ...] = (spec.dim,)
         self.identity = identity
@@ -118,18 +133,99 @@ class VoiceFrameExtractor:
         return self._last[1]
 
     def _encode(self, clip: Clip) -> Extracted:
-        if self.spec.input == "log_mel":
-            mel, seconds = self._mel.read(clip)
-            run = _runner(self._encoder)
-            return Extracted(encode_clip(self.spec, run, mel, mel_of_silence()), seconds)
-        samples = self._reader.samples(media_of(clip.audio))
-        seconds = len(samples) / SAMPLE_RATE_HZ
-        whole = len(samples) // self.spec.stride
-        if whole == 0:
-            raise CorpusError(f"{clip.id}: {seconds:.3f} s of sound are less than one frame")
-        lead = np.zeros(self.spec.left_context, np.float32)
-        frames = _run(self._encoder, np.concatenate((lead, samples))[None])[0]
-        return Extracted(frames[-whole:], seconds)
+        mel, seconds = self._mel.read(clip)
+        run = _runner(self._encoder)
+        return Extracted(encode_clip(self.spec, run, mel, mel_of_silence()), seconds)
+
+
+class SpeechFrameExtractor:
+    """Frames of a frozen transformers speech model, which takes samples, in padded batches.
+
+    Args:
+        reader: decodes.
+        encoder: takes samples [B, N] and a mask of them.
+        spec: of the encoder.
+        identity: of its weights.
+        device: where it runs.
+    """
+
+    name: Name = "audio"
+    dtype = "float16"
+    at_once = 1
+
+    def __init__(
+        self,
+        reader: MediaReader,
+        encoder: nn.Module,
+        spec: SequenceEncoderSpec,
+        identity: str,
+        device: torch.device,
+    ) -> None:
+        self._reader = reader
+        self._encoder, self.spec = encoder.eval(), spec
+        self._device = device
+        self.shape: tuple[int, ...] = (spec.dim,)
+        self.identity = identity
+
+    def takes(self, clip: Clip) -> bool:
+        """Clips with sound."""
+        return isinstance(clip.audio, Media)
+
+    def load(self, clip: Clip) -> LoadedSound:
+        """Decode."""
+        loaded = LoadedSound(self._reader.samples(media_of(clip.audio)))
+        if len(loaded.samples) < self.spec.stride:
+            raise CorpusError(f"{clip.id}: {loaded.seconds:.3f} s of sound are less than one frame")
+        return loaded
+
+    def is_full(self, loaded: Sequence[LoadedSound]) -> bool:
+        """Enough to find like lengths among."""
+        return sum(one.seconds for one in loaded) >= HELD_S
+
+    def encode(self, loaded: Sequence[LoadedSound]) -> list[Extracted]:
+        """Encode behind silence, as a live stream would be; like lengths together."""
+        self._encoder.to(self._device)
+        found: dict[int, Extracted] = {}
+        for chosen in like_lengths([one.seconds for one in loaded], PADDED_S):
+            own = [loaded[index] for index in chosen]
+            for index, extracted in zip(chosen, self._together(own), strict=True):
+                found[index] = extracted
+        return [found[index] for index in range(len(loaded))]
+
+    def extract(self, clips: Sequence[Clip]) -> list[Extracted]:
+        """Decode and encode."""
+        return self.encode([self.load(clip) for clip in clips])
+
+    def _together(self, loaded: Sequence[LoadedSound]) -> list[Extracted]:
+        lead, stride = self.spec.left_context, self.spec.stride
+        longest = max(len(one.samples) for one in loaded)
+        sound = torch.zeros(len(loaded), lead + longest)
+        kept = torch.zeros(sound.shape, dtype=torch.bool)
+        for row, one in enumerate(loaded):
+            end = lead + len(one.samples)
+            sound[row, lead:end] = torch.from_numpy(one.samples)
+            kept[row, :end] = True
+        with torch.inference_mode():
+            frames = self._encoder(sound.to(self._device), kept.to(self._device))
+        states, first = frames.float().cpu().numpy(), lead // stride
+        return [
+            Extracted(row[first : first + len(one.samples) // stride], one.seconds)
+            for row, one in zip(states, loaded, strict=True)
+        ]
+
+
+def like_lengths(seconds: Sequence[float], padded_s: float) -> list[list[int]]:
+    """Indices in batches of like lengths, each at most ``padded_s`` long with its padding.
+
+    One that is longer by itself is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(seconds)), key=lambda i: seconds[i]):
+        if batches and (len(batches[-1]) + 1) * seconds[index] <= padded_s:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
 
 
 class StudentExtractor:
@@ -168,15 +264,25 @@ class StudentExtractor:
 
 
 class LlmExtractor:
-    """States of a language model recognising the clip's sound (the paper's simulated text)."""
+    """States of a language model recognising the clip's sound (the paper's simulated text).
+
+    Args:
+        reader: decodes.
+        simulation: the models.
+        identity: of their weights.
+        together: clips that are recognised in one batch.
+    """
 
     name: Name = "simulated_text"
     dtype = "float16"
     at_once = 1
 
-    def __init__(self, reader: MediaReader, simulation: Any, identity: str) -> None:
+    def __init__(
+        self, reader: MediaReader, simulation: Any, identity: str, together: int = 1
+    ) -> None:
         self._reader = reader
         self._simulation = simulation
+        self._count = together
         self.shape: tuple[int, ...] = (int(simulation.dim),)
         self.identity = identity
 
@@ -184,14 +290,28 @@ class LlmExtractor:
         """Clips with sound."""
         return isinstance(clip.audio, Media)
 
+    def load(self, clip: Clip) -> LoadedSound:
+        """Decode."""
+        return LoadedSound(self._reader.samples(media_of(clip.audio)))
+
+    def is_full(self, loaded: Sequence[LoadedSound]) -> bool:
+        """A few batches, to find like lengths among."""
+        return len(loaded) >= 4 * self._count
+
+    def encode(self, loaded: Sequence[LoadedSound]) -> list[Extracted]:
+        """Recognise, like lengths together."""
+        found: dict[int, Extracted] = {}
+        order = sorted(range(len(loaded)), key=lambda index: len(loaded[index].samples))
+        for start in range(0, len(order), self._count):
+            chosen = order[start : start + self._count]
+            simulated = self._simulation.simulate([loaded[index].samples for index in chosen])
+            for index, one in zip(chosen, simulated, strict=True):
+                found[index] = Extracted(one.frames, loaded[index].seconds)
+        return [found[index] for index in range(len(loaded))]
+
     def extract(self, clips: Sequence[Clip]) -> list[Extracted]:
-        """Recognise."""
-        found = []
-        for clip in clips:
-            samples = self._reader.samples(media_of(clip.audio))
-            simulated = self._simulation.simulate([samples])[0]
-            found.append(Extracted(simulated.frames, len(samples) / SAMPLE_RATE_HZ))
-        return found
+        """Decode and recognise."""
+        return self.encode([self.load(clip) for clip in clips])
 
 
 def _run(module: nn.Module, inputs: Floats) -> Floats:

@@ -3,8 +3,10 @@
 One folder per encoder: ``store.json`` says whose frames these are, ``frames-NNNN.bin`` hold them
 one after another, ``index.jsonl`` has a line per clip with the checksum of its frames, written
 after them. Several processes may fill one store: each append holds the lock, and reads the
-index to its end first. A killed one leaves at most frames that no line names; they are written
-over. 23,000 clips of WavLM frames (75 GB) are read without being in memory.
+index to its end first. Processes that extract together (torchrun) each write files of their own,
+``index-rank1.jsonl`` and so on, wait for no other, and read them all. A killed one leaves at most
+frames that no line names; they are written over. 23,000 clips of WavLM frames (75 GB) are read
+without being in memory.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class Entry:
     seconds: float
     crc32: int
     """Of the frames' bytes; checked when a process first reads them."""
+    writer: str = ""
+    """Whose files they lie in: the index's name says it, not its lines."""
 
 
 class FrameStore:
@@ -55,6 +59,7 @@ class FrameStore:
         shape: of one frame.
         dtype: as stored.
         shard_bytes: a new file is begun beyond this size.
+        writer: appends to files of its own, by this name; empty: to those of everybody.
 
     Raises:
         FeatureError: the folder holds other frames.
@@ -67,18 +72,20 @@ class FrameStore:
         shape: tuple[int, ...],
         dtype: DTypeLike = np.float16,
         shard_bytes: int = SHARD_BYTES,
+        writer: str = "",
     ) -> None:
         self.folder = folder
+        self.writer = writer
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._shard_bytes = shard_bytes
         self._row_bytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
-        self._files: dict[int, int] = {}
+        self._files: dict[tuple[str, int], int] = {}
         self._verified: set[str] = set()
         self._check({"version": VERSION, "identity": identity, "shape": list(shape)})
         self._entries: dict[str, Entry] = {}
-        self._last: Entry | None = None
-        self._known_bytes = 0
+        self._last: dict[str, Entry] = {}
+        self._known_bytes: dict[str, int] = {}
         self.refresh()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,19 +116,20 @@ class FrameStore:
         frames = np.empty((entry.count, *self.shape), self.dtype)
         if entry.count == 0:
             return frames
-        if entry.shard not in self._files:
-            self._files[entry.shard] = os.open(self._shard(entry.shard), os.O_RDONLY)
+        file, path = (entry.writer, entry.shard), self._shard(entry.writer, entry.shard)
+        if file not in self._files:
+            self._files[file] = os.open(path, os.O_RDONLY)
         buffer = memoryview(frames.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
         place, done = entry.first * self._row_bytes, 0
         while done < len(buffer):
-            count = os.preadv(self._files[entry.shard], [buffer[done:]], place + done)
+            count = os.preadv(self._files[file], [buffer[done:]], place + done)
             if count == 0:
                 break
             done += count
         if key not in self._verified:
             if done < len(buffer) or zlib.crc32(buffer) != entry.crc32:
                 raise FeatureError(
-                    f"{self._shard(entry.shard)}: frames of {key}: expected checksum "
+                    f"{path}: frames of {key}: expected checksum "
                     f"{entry.crc32:08x}, got {zlib.crc32(buffer[:done]):08x}: the file is damaged; "
                     "remove the folder to extract its frames again"
                 )
@@ -144,63 +152,66 @@ class FrameStore:
                 f"{self.folder}: frames: expected [T, {list(self.shape)}], got {list(frames.shape)}"
             )
         try:
-            with (self.folder / "lock").open("a") as lock:
+            with (self.folder / f"lock{_suffix(self.writer)}").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._repair(self.refresh())
+                self.refresh()
+                self._repair()
                 if key not in self._entries:
                     self._append(key, np.ascontiguousarray(frames, self.dtype), seconds)
         except OSError as error:
             raise _disk_error(self.folder, error) from None
 
-    def refresh(self) -> int:
-        """Read what was appended since, by whichever process; bytes of the index that count."""
-        path = self.folder / "index.jsonl"
-        if not path.is_file():
-            return 0
-        sizes: dict[int, int] = {}
-        with path.open("rb") as file:
-            file.seek(self._known_bytes)
-            for line in file:
-                try:
-                    entry = Entry(**json.loads(line))
-                except (ValueError, TypeError):
-                    break  # the line that a kill cut off, or that is being written
-                if not line.endswith(b"\n"):
-                    break
-                if entry.shard not in sizes:
-                    shard = self._shard(entry.shard)
-                    sizes[entry.shard] = shard.stat().st_size if shard.is_file() else 0
-                if (entry.first + entry.count) * self._row_bytes > sizes[entry.shard]:
-                    break  # frames lost with the machine's power
-                self._known_bytes += len(line)
-                self._entries[entry.key] = self._last = entry
-        return self._known_bytes
+    def refresh(self) -> None:
+        """Read what was appended since, by whichever process."""
+        for path in sorted(self.folder.glob("index*.jsonl")):
+            writer = path.stem.removeprefix("index").removeprefix("-")
+            sizes: dict[int, int] = {}
+            with path.open("rb") as file:
+                file.seek(self._known_bytes.get(writer, 0))
+                for line in file:
+                    try:
+                        entry = Entry(**json.loads(line), writer=writer)
+                    except (ValueError, TypeError):
+                        break  # the line that a kill cut off, or that is being written
+                    if not line.endswith(b"\n"):
+                        break
+                    if entry.shard not in sizes:
+                        shard = self._shard(writer, entry.shard)
+                        sizes[entry.shard] = shard.stat().st_size if shard.is_file() else 0
+                    if (entry.first + entry.count) * self._row_bytes > sizes[entry.shard]:
+                        break  # frames lost with the machine's power
+                    self._take(entry, len(line))
 
-    def _repair(self, whole: int) -> None:
+    def _take(self, entry: Entry, line_bytes: int) -> None:
+        self._known_bytes[entry.writer] = self._known_bytes.get(entry.writer, 0) + line_bytes
+        self._entries.setdefault(entry.key, entry)
+        self._last[entry.writer] = entry
+
+    def _repair(self) -> None:
         """Cut what follows the last line that counts; under the lock nobody is writing it."""
-        path = self.folder / "index.jsonl"
+        path, whole = self._index(), self._known_bytes.get(self.writer, 0)
         if path.is_file() and whole < path.stat().st_size:
             with path.open("r+b") as file:
                 file.truncate(whole)
 
     def _append(self, key: str, frames: Array, seconds: float) -> None:
         shard, first = self._end()
-        path = self._shard(shard)
+        path = self._shard(self.writer, shard)
         data = frames.tobytes()
         with path.open("r+b" if path.exists() else "w+b") as file:
             file.seek(first * self._row_bytes)
             file.write(data)
         seconds = round(float(seconds), SECONDS_DIGITS)
-        entry = Entry(key, shard, first, len(frames), seconds, zlib.crc32(data))
-        line = (json.dumps(asdict(entry)) + "\n").encode()
-        with (self.folder / "index.jsonl").open("ab") as index:
+        entry = Entry(key, shard, first, len(frames), seconds, zlib.crc32(data), self.writer)
+        told = {name: value for name, value in asdict(entry).items() if name != "writer"}
+        line = (json.dumps(told) + "\n").encode()
+        with self._index().open("ab") as index:
             index.write(line)
-        self._known_bytes += len(line)
-        self._entries[key] = self._last = entry
+        self._take(entry, len(line))
 
     def _end(self) -> tuple[int, int]:
         """Shard and row where the next clip goes; the lock is held and the index read."""
-        last = self._last
+        last = self._last.get(self.writer)
         if last is None:
             return 0, 0
         row = last.first + last.count
@@ -208,8 +219,11 @@ class FrameStore:
             return last.shard + 1, 0
         return last.shard, row
 
-    def _shard(self, number: int) -> Path:
-        return self.folder / f"frames-{number:04d}.bin"
+    def _shard(self, writer: str, number: int) -> Path:
+        return self.folder / f"frames{_suffix(writer)}-{number:04d}.bin"
+
+    def _index(self) -> Path:
+        return self.folder / f"index{_suffix(self.writer)}.jsonl"
 
     def _check(self, wanted: dict[str, object]) -> None:
         wanted["dtype"] = self.dtype.name
@@ -234,6 +248,10 @@ class FrameStore:
                     f"{path}: {name}: expected {value!r}, got {found.get(name)!r}; remove the "
                     "folder to extract its frames again"
                 )
+
+
+def _suffix(writer: str) -> str:
+    return f"-{writer}" if writer else ""
 
 
 def _disk_error(folder: Path, error: OSError) -> FeatureError:

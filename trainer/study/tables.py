@@ -127,9 +127,14 @@ def _cells(seen: _Seen) -> list[str]:
     return [_cell(seen.figure(name)) for name in FIGURES]
 
 
-def _baseline(labels: NDArray[np.float64], train: NDArray[np.float64]) -> list[str]:
-    metrics = constant_metrics(train, labels)
-    return [f"{metrics[name]:.3f}" for name in FIGURES]
+def _baselines(labels: NDArray[np.float64], train: NDArray[np.float64]) -> dict[str, list[str]]:
+    """Cells of the best constant of the training labels, and of 0, by their names.
+
+    Where labels are few values, the training median may be far worse than 0.
+    """
+    zero = regression_metrics(np.zeros(len(labels)), labels)
+    found = {"constant": constant_metrics(train, labels), "constant 0": zero}
+    return {name: [f"{metrics[f]:.3f}" for f in FIGURES] for name, metrics in found.items()}
 
 
 def _head(*more: str) -> tuple[str, ...]:
@@ -144,12 +149,12 @@ def _main(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
         seen = _see(rows, view)
         if seen is not None:
             published = PUBLISHED.get(view, "")
-            cells = (f"{seen.coverage:.3f}", published)
-            lines.append(Line((title, f"{len(seen.errors):,}", *_cells(seen), *cells)))
+            more = (f"{seen.coverage:.3f}", published)
+            lines.append(Line((title, f"{len(seen.errors):,}", *_cells(seen), *more)))
             if view in names:
-                constant = _baseline(seen.labels, train)
                 count = f"{len(seen.errors):,}"
-                lines.append(Line(("constant on the same clips", count, *constant, "", "")))
+                for name, cells in _baselines(seen.labels, train).items():
+                    lines.append(Line((f"{name} on the same clips", count, *cells, "", "")))
     notes = (
         _seeds(rows),
         "Published: MAE on CMU-MOSEI's test split (arXiv 2410.15029), with its own encoders; "
@@ -176,7 +181,8 @@ def _ablation(
             worse = float((seen.errors - full.errors).mean())
             cells = (f"{worse:+.4f}", f"{p:.4f}")
             lines.append(Line((f"{view}: {variant.title}", count, *_cells(seen), *cells)))
-        lines.append(Line((f"{view}: constant", count, *_baseline(full.labels, train), "", "")))
+        for name, constant in _baselines(full.labels, train).items():
+            lines.append(Line((f"{view}: {name}", count, *constant, "", "")))
     notes = (
         _seeds(rows[FULL]),
         "Delta: mean absolute error above the full model's. p: two-sided, paired by clip (signs of "
@@ -212,8 +218,8 @@ def _missing(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
             lines.append(Line((f"only {view}", f"{len(seen.errors):,}", *_cells(seen))))
     first = _see(rows, COMPLETE)
     if first is not None:
-        constant = _baseline(first.labels, train)
-        lines.append(Line(("constant", f"{len(first.errors):,}", *constant)))
+        for name, constant in _baselines(first.labels, train).items():
+            lines.append(Line((name, f"{len(first.errors):,}", *constant)))
     notes = (_seeds(rows), "Area: trapezoids under MAE, and under Acc-2 non0 (AUILC).")
     return Rendered("missing", TITLES["missing"], _head(), tuple(lines), notes, curves)
 
@@ -230,8 +236,8 @@ def _noise(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
                 worse = _see(rows, name)
                 if worse is not None:
                     lines.append(Line((name, f"{len(worse.errors):,}", *_cells(worse))))
-        constant = _baseline(seen.labels, train)
-        lines.append(Line((f"constant, {view}", f"{len(seen.errors):,}", *constant)))
+        for baseline, constant in _baselines(seen.labels, train).items():
+            lines.append(Line((f"{baseline}, {view}", f"{len(seen.errors):,}", *constant)))
     notes = (_seeds(rows), "Babble: four other test clips. Music: made chords. Room: RT60 .5 s.")
     return Rendered("noise", TITLES["noise"], _head(), tuple(lines), notes)
 

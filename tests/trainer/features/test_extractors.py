@@ -1,7 +1,9 @@
 """Extractors: what is stored for training is what a live window would hold."""
 
+import wave
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,17 +15,25 @@ from engine.wire.messages import Audio, Video
 from models.encoders.embedded import VoiceEncoder
 from models.encoders.specs import voice_spec
 from models.encoders.streaming import SequenceStream
+from models.encoders.transformers_speech import SpeechEncoder, speech_spec
+from models.encoders.transformers_vision import VisionEncoder, vision_spec
 from models.preprocessing import log_mel, mel_of_silence, normalise_crop, to_float
 from models.spec import TextEncoderSpec
 from models.text_encoders import TextEncoder, TunableTextEncoder, tokenize
-from tests.support.tiny_models import bert
+from tests.support.tiny_models import bert, vit, wavlm
 from trainer.corpus import Clip, Corpus, CorpusError, Media, hold_back
 from trainer.corpus import open as open_corpus
 from trainer.features.extraction import existing_store, extract
 from trainer.features.keys import ContentKeys
 from trainer.features.media import MediaReader
-from trainer.features.pictures import CropExtractor
-from trainer.features.sound import MelExtractor, MelSource, VoiceFrameExtractor
+from trainer.features.pictures import CropExtractor, ImageFrameExtractor
+from trainer.features.sound import (
+    MelExtractor,
+    MelSource,
+    SpeechFrameExtractor,
+    VoiceFrameExtractor,
+    like_lengths,
+)
 from trainer.features.transcripts import TextFrameExtractor
 
 pytestmark = pytest.mark.slow
@@ -74,9 +84,8 @@ def test_voice_frames_are_those_of_its_streaming_encoder() -> None:
     spec = voice_spec()
     torch.manual_seed(0)
     module = VoiceEncoder(spec).eval()
-    reader = MediaReader()
-    mel_of = MelExtractor(reader)
-    voice = VoiceFrameExtractor(MelSource(mel_of, None), reader, module, spec, "voice/test")
+    mel_of = MelExtractor(MediaReader())
+    voice = VoiceFrameExtractor(MelSource(mel_of, None), module, spec, "voice/test")
     (found,) = voice.extract([clip_of(Media(SAMPLE_CLIP))])
     stream, frames = SequenceStream(spec, mel_of_silence()), []
     stored = log_mel(to_float(read_sound(SAMPLE_CLIP))).astype(mel_of.dtype)
@@ -109,6 +118,99 @@ def test_text_frames_do_not_depend_on_their_batch(tmp_path: Path) -> None:
     for clip, found in zip(clips, together, strict=True):
         (alone,) = extractor.extract([clip])
         np.testing.assert_allclose(found.frames, alone.frames, atol=1e-5)
+
+
+def write_sound(path: Path, seconds: float, seed: int) -> Media:
+    count = round(seconds * 16_000)
+    samples = np.random.default_rng(seed).normal(0, 3000, count).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return Media(path)
+
+
+def sounds(folder: Path) -> list[Clip]:
+    """Clips of five lengths, one of which cannot be read."""
+    media = [write_sound(folder / f"{n}.wav", 0.4 + 0.37 * n, n) for n in range(5)]
+    (folder / "broken.wav").write_bytes(b"nothing to hear")
+    media.insert(2, Media(folder / "broken.wav"))
+    return [
+        Clip(f"clip{n}", "c", "train", 0.0, audio=one, group=str(n)) for n, one in enumerate(media)
+    ]
+
+
+def test_speech_frames_of_a_padded_batch_are_those_of_each_clip_alone(tmp_path: Path) -> None:
+    spec = speech_spec(wavlm(tmp_path / "wavlm"), -2)
+    encoder = CountingEncoder(SpeechEncoder(spec))
+    extractor = SpeechFrameExtractor(
+        MediaReader(), encoder, spec, "speech/tiny", torch.device("cpu")
+    )
+    clips = [clip for clip in sounds(tmp_path) if clip.id != "clip2"]
+    together = extractor.extract(clips)
+    assert encoder.rows == [5]
+    for clip, found in zip(clips, together, strict=True):
+        (alone,) = extractor.extract([clip])
+        assert len(found.frames) == round(found.seconds * 16_000) // spec.stride
+        np.testing.assert_allclose(found.frames, alone.frames, atol=2e-4)
+        assert np.abs(found.frames).max() > 0.1
+
+
+def test_a_file_that_cannot_be_read_costs_its_batch_nothing(tmp_path: Path) -> None:
+    spec = speech_spec(wavlm(tmp_path / "wavlm"), -2)
+    encoder = CountingEncoder(SpeechEncoder(spec))
+    reader = CountingReader()
+    extractor = SpeechFrameExtractor(reader, encoder, spec, "speech/tiny", torch.device("cpu"))
+    clips = sounds(tmp_path)
+    found = extract(Corpus("c", tmp_path, "test", tuple(clips)), [extractor], tmp_path / "stores")
+    assert [clip.id for clip in found.clips] == ["clip0", "clip1", "clip3", "clip4", "clip5"]
+    assert len(found.unreadable) == 1
+    assert "broken.wav: not a media file" in found.unreadable[0]
+    assert encoder.rows == [5]
+    assert sorted(reader.read) == sorted(clip.audio.path.name for clip in clips)  # each once
+
+
+class CountingEncoder(torch.nn.Module):
+    """Notes how many rows came at a time."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.rows = encoder, []
+
+    def forward(self, inputs: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(inputs))
+        return self.encoder(inputs, *more)
+
+
+class CountingReader(MediaReader):
+    """Notes which files it read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    def samples(self, media: Media) -> np.ndarray:
+        self.read.append(media.path.name)
+        return super().samples(media)
+
+
+def test_crops_of_several_clips_share_a_batch_and_keep_their_clip(tmp_path: Path) -> None:
+    spec = vision_spec(vit(tmp_path / "vit"))
+    generator = np.random.default_rng(0)
+    clips = []
+    for number in range(70):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), generator.integers(0, 255, (40, 40, 3)))
+        clips.append(Clip(f"clip{number}", "c", "train", 0.0, video=Media(path, still=True)))
+    encoder = CountingEncoder(VisionEncoder(spec))
+    crops = CropExtractor(MediaReader(), spec)
+    extractor = ImageFrameExtractor(crops, encoder, spec.dim, "vision/tiny", torch.device("cpu"))
+    found = extract(Corpus("c", tmp_path, "test", tuple(clips)), [extractor], tmp_path / "stores")
+    assert encoder.rows == [64, 6]
+    assert [clip.id for clip in found.clips] == [clip.id for clip in clips]
+    store = found.stores["video"]
+    for clip, stored in list(zip(clips, found.clips, strict=True))[::23]:
+        (alone,) = extractor.extract([clip])
+        np.testing.assert_allclose(store.read(stored.keys["video"]), alone.frames, atol=2e-3)
 
 
 def test_a_tuned_text_encoder_says_the_same_from_its_adapter(tmp_path: Path) -> None:
@@ -156,3 +258,13 @@ def test_a_corpus_without_a_validation_split_gets_one_by_group(tmp_path: Path) -
     assert not {clip.group for clip in valid} & {clip.group for clip in train}
     assert any("held back" in problem.kind for problem in corpus.problems)
     assert hold_back(corpus) is corpus
+
+
+def test_batches_of_like_lengths_keep_their_padding_within_a_limit() -> None:
+    seconds = [5.0, 1.0, 4.0, 1.2, 30.0, 5.0, 0.9]
+    batches = like_lengths(seconds, 10.0)
+    assert sorted(index for batch in batches for index in batch) == list(range(7))
+    for batch in batches:
+        longest = max(seconds[index] for index in batch)
+        assert len(batch) == 1 or longest * len(batch) <= 10.0
+    assert [4] in batches

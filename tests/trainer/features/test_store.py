@@ -150,3 +150,44 @@ def test_the_index_holds_no_content(tmp_path: Path) -> None:
     fill(tmp_path, "a")
     entry = json.loads((tmp_path / "index.jsonl").read_text())
     assert set(entry) == {"key", "shard", "first", "count", "seconds", "crc32"}
+
+
+def test_processes_that_extract_together_write_files_of_their_own(tmp_path: Path) -> None:
+    ranks = [
+        FrameStore(tmp_path, "encoder/1", (3,), shard_bytes=60, writer=f"rank{n}") for n in range(2)
+    ]
+    fill(tmp_path, "ab")  # of a run before, in everybody's files
+    for number in range(12):
+        ranks[number % 2].add(f"clip-{number}", frames(1 + number % 4, number), 0.5)
+    for number in range(2):
+        lines = (tmp_path / f"index-rank{number}.jsonl").read_text().splitlines()
+        assert [json.loads(line)["key"] for line in lines] == [
+            f"clip-{n}" for n in range(number, 12, 2)
+        ]
+    for store in (*ranks, FrameStore(tmp_path, "encoder/1", (3,))):
+        store.refresh()
+        assert len(store) == 14
+        np.testing.assert_array_equal(store.read("b"), frames(2, 1))
+        for number in range(12):
+            found = store.read(f"clip-{number}")
+            np.testing.assert_array_equal(found, frames(1 + number % 4, number))
+    before = (tmp_path / "index-rank1.jsonl").read_bytes()
+    ranks[1].add("clip-0", frames(1, 0), 0.5)  # the other one has it
+    assert (tmp_path / "index-rank1.jsonl").read_bytes() == before
+
+
+def test_what_a_killed_rank_left_is_mended_by_itself_alone(tmp_path: Path) -> None:
+    ranks = [FrameStore(tmp_path, "encoder/1", (3,), writer=f"rank{n}") for n in range(2)]
+    for number in range(6):
+        ranks[number % 2].add(f"clip-{number}", frames(2, number), 0.0)
+    index = tmp_path / "index-rank1.jsonl"
+    index.write_bytes(index.read_bytes()[:-20])
+    again = [FrameStore(tmp_path, "encoder/1", (3,), writer=f"rank{n}") for n in range(2)]
+    assert "clip-4" in again[1]
+    assert "clip-5" not in again[0]
+    again[0].add("clip-6", frames(2, 6), 0.0)
+    assert not index.read_bytes().endswith(b"\n")  # another one may be writing it
+    again[1].add("clip-5", frames(2, 5), 0.0)
+    store = FrameStore(tmp_path, "encoder/1", (3,))
+    for number in range(7):
+        np.testing.assert_array_equal(store.read(f"clip-{number}"), frames(2, number))

@@ -30,6 +30,10 @@ def corpus(path: Path) -> Path:
     return write_pickle(path, tree)
 
 
+def _rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "seed-0-views.csv").read_text().splitlines()))
+
+
 def options(folder: Path, **changes: object) -> StudyOptions:
     given: dict[str, object] = {
         "corpora": (folder / "mosei.pkl",),
@@ -62,6 +66,11 @@ def test_tables_predictions_and_going_on(
     assert "complete: without MIA" in named
     assert "text missing: one flow" in named
     assert "complete: constant" in named
+    (zero,) = [row for row in tables["ablation"] if row[0] == "complete: constant 0"]
+    labels = {row["id"]: float(row["label"]) for row in _rows(out / "predictions" / "full")}
+    assert zero[2] == f"{np.mean(np.abs(list(labels.values()))):.3f}"
+    titled = [row[0] for row in tables["main"]]
+    assert titled.count("constant 0 on the same clips") == 2
     assert "frames missing: 0.9" in [row[0] for row in tables["missing"]]
     assert r"\toprule" in (folder / "main.tex").read_text()
     assert "<svg" in (folder / "tables.html").read_text()
