@@ -24,10 +24,17 @@ def clarity(crop: NDArray[np.uint8]) -> float:
     import cv2
 
     grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY).astype(np.float32)
-    deviation = float(grey.std())
+    deviation = _deviation(grey)
     if deviation <= DARK:
         return 0.0
     fine = grey - cv2.GaussianBlur(grey, (0, 0), FINE_PX * grey.shape[0] / 48)
     lit = (deviation - DARK) / (LIT - DARK)
-    sharp = (float(fine.std()) / deviation - BLURRED) / (SHARP - BLURRED)
+    sharp = (_deviation(fine) / deviation - BLURRED) / (SHARP - BLURRED)
     return float(np.clip(min(lit, sharp), 0.0, 1.0))
+
+
+def _deviation(values: NDArray[np.float32]) -> float:
+    """Standard deviation of [H, W], four times as fast as numpy's at this size."""
+    import cv2
+
+    return float(cv2.meanStdDev(values)[1][0, 0])

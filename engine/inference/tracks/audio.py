@@ -191,6 +191,9 @@ class AudioTrack:
 
 def _voiced_samples(message: Audio) -> NDArray[np.bool_]:
     """Which samples [N] of a chunk are speech."""
+    voiced = np.zeros(len(message.samples), np.bool_)
     size = SAMPLE_RATE_HZ * message.frame_ms // 1000
-    flags = np.repeat(np.array(message.speech, np.bool_), size)[: len(message.samples)]
-    return np.pad(flags, (0, len(message.samples) - len(flags)))
+    for index, is_voiced in enumerate(message.speech):
+        if is_voiced:
+            voiced[index * size : (index + 1) * size] = True
+    return voiced
