@@ -148,6 +148,11 @@ class Assembly:
         )
 
     @property
+    def hears_words(self) -> bool:
+        """Simulated text is what a recogniser understood, of some clips nothing."""
+        return any(isinstance(extractor, SpokenTextExtractor) for extractor in self.extractors)
+
+    @property
     def standardised(self) -> dict[Modality, str]:
         """Stored frames by modality, of the modalities that are brought to one scale."""
         stored = {extractor.name for extractor in self.extractors}

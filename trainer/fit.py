@@ -98,7 +98,7 @@ def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> L
     rows = len(batch.valence)
     own = batch.rows(*team.share(rows).indices(rows)[:2])
     frames = model.encode(own)
-    own_complete, own_missing = model.flows(frames)
+    own_complete, own_missing = model.flows(frames, own.has_complete, own.has_missing)
     complete, missing = team.gather(own_complete, rows), team.gather(own_missing, rows)
     has_missing = batch.has_missing
     terms = double_flow(

@@ -7,7 +7,7 @@ frames, or log-mel and crops for an embedded encoder that is trained along.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -192,8 +192,40 @@ class SentimentModel(nn.Module):
         )
         return output
 
-    def flows(self, frames: Frames) -> tuple[NetworkOutput, NetworkOutput]:
-        """Both flows, the complete one first.
+    def flows(
+        self, frames: Frames, has_complete: Tensor, has_missing: Tensor
+    ) -> tuple[NetworkOutput, NetworkOutput]:
+        """Both flows for training, the complete one first; zeros for rows that lack the flow.
+
+        Most rows of a batch lack a voice, or a flow. Rows that lack the same run together, without
+        the padding that the others need: a third of the time of all rows through both flows.
+
+        Args:
+            frames: of [B] clips.
+            has_complete: [B] bool, the flow exists for the row.
+            has_missing: as ``has_complete``.
+        """
+        kinds = has_complete.int() + 2 * has_missing.int() + 4 * frames.audio_mask.any(1).int()
+        complete: list[_Some] = []
+        missing: list[_Some] = []
+        for kind in sorted(set(kinds.tolist())):
+            rows = (kinds == kind).nonzero()[:, 0]
+            some = _some_rows(frames, rows)
+            if kind & 3 == 3:
+                for kept, output in zip((complete, missing), self._both(some), strict=True):
+                    kept.append((rows, output))
+            elif kind & 1:
+                complete.append((rows, self.complete(some)))
+            elif kind & 2:
+                missing.append((rows, self.missing_text(some)))
+        found = complete or missing
+        if not found:  # a process without a row
+            return self._both(frames)
+        one, count = found[0][1], len(kinds)
+        return _in_places(complete, one, count), _in_places(missing, one, count)
+
+    def _both(self, frames: Frames) -> tuple[NetworkOutput, NetworkOutput]:
+        """Both flows of all rows.
 
         They see the same audio and video, which are most of the work: with ``one_draw`` these are
         projected once, with one draw of the dropout on them for both.
@@ -214,6 +246,35 @@ class SentimentModel(nn.Module):
             return mask
         kept = mask & (torch.rand(mask.shape, device=mask.device) >= self.frame_drop)
         return torch.where(kept.any(1, keepdim=True), kept, mask)
+
+
+_Some = tuple[Tensor, NetworkOutput]
+"""Rows of a batch and what is said of them."""
+
+
+def _some_rows(frames: Frames, rows: Tensor) -> Frames:
+    """Some rows, up to the last frame that counts in any of them."""
+    cut = {}
+    for name in ("audio", "text", "simulated_text", "video"):
+        values, mask = getattr(frames, name), getattr(frames, f"{name}_mask")[rows]
+        used = mask.any(0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else 1
+        cut[name], cut[f"{name}_mask"] = values[rows, :length], mask[:, :length]
+    return Frames(**cut)
+
+
+def _in_places(parts: list[_Some], like: NetworkOutput, rows: int) -> NetworkOutput:
+    """Outputs of some rows in one of all rows, zeros between."""
+    found: dict[str, Tensor | None] = {}
+    for field in fields(NetworkOutput):
+        one: Tensor | None = getattr(like, field.name)
+        found[field.name] = None
+        if one is not None:
+            values = one.new_zeros((rows, *one.shape[1:]))
+            for places, output in parts:
+                values = values.index_copy(0, places, getattr(output, field.name))
+            found[field.name] = values
+    return NetworkOutput(**found)  # type: ignore[arg-type]
 
 
 def supports_bfloat16(device: str) -> bool:

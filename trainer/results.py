@@ -19,7 +19,7 @@ from trainer.fit import CHECKPOINT, Fitted, finished, identity, load_fitted
 from trainer.model import SentimentModel, weights_digest
 from trainer.recipe import Recipe
 
-VERSION = 1
+VERSION = 2
 """Changes with what the steps compute: older results are computed again."""
 Step = Literal["calibration", "evaluation"]
 STEPS: dict[Step, str] = {"calibration": "calibrate", "evaluation": "evaluate"}

@@ -271,6 +271,7 @@ class Pipeline:
                     self.recipe.window_ms / 1000,
                     text_span_s=self.recipe.augmentation.text_span_s,
                     neutral=frozenset(self.recipe.transcripts),
+                    spoken=self.assembly.hears_words,
                 )
                 advance()
             kept = {"margins": [asdict(margin) for margin in margins]}
@@ -296,6 +297,7 @@ class Pipeline:
                     {margin.pattern: margin.margin for margin in margins},
                     self.recipe.training.robustness,
                     text_span_s=self.recipe.augmentation.text_span_s,
+                    spoken=self.assembly.hears_words,
                 )
                 predicted = self._test_predictions(model)
                 advance()

@@ -1,5 +1,6 @@
 """The training loop on samples whose valence can be learnt."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -94,6 +95,30 @@ def test_training_beats_the_constant_in_every_subset_and_is_calibrated(tmp_path:
         assert 0.8 < result.coverage < 0.98  # of 256 clips, 90 % asked for
     errors = [point.mae for point in found.robustness if point.flow == "complete"]
     assert len(errors) == 10
+
+
+def test_a_voice_without_words_counts_for_voices_alone(tmp_path: Path) -> None:
+    """Its interval is not that of a voice whose words were understood: the words narrow it."""
+    model = trained(tmp_path)
+    deaf = tuple(
+        replace(s, valence=-s.valence, simulated_text=None, corpus="other") for s in VALID.items
+    )
+    understood = tuple(replace(s, corpus="own") for s in VALID.items)
+    both = SampleList(understood + deaf)
+
+    def margins(samples: SampleList, spoken: bool) -> dict[str, float]:
+        found = calibrate(model, samples, SHAPES, simulates=True, window_s=4.0, spoken=spoken)
+        return {margin.pattern: margin.margin for margin in found}
+
+    alone = margins(SampleList(understood), spoken=True)["audio+simulated_text"]
+    assert margins(both, spoken=True)["audio+simulated_text"] == alone
+    assert margins(both, spoken=False)["audio+simulated_text"] > alone
+    assert margins(both, spoken=True)["audio"] > alone
+    labels = {"own": np.zeros(1), "other": np.zeros(1)}
+    found = evaluate(
+        model, both, SHAPES, labels, "test", 0, True, 4.0, robustness=False, spoken=True
+    )
+    assert {r.corpus for r in found.results if r.pattern == "audio+simulated_text"} == {"own"}
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
@@ -284,12 +309,33 @@ def test_both_flows_at_once_are_each_flow_by_itself() -> None:
     (batch, *_) = Batches(TEST, SHAPES, 16).epoch(0)
     with torch.inference_mode():
         frames = model.encode(batch)
-        together = model.flows(frames)
+        together = model.flows(frames, batch.has_complete, batch.has_missing)
         for one, other in zip(
             together, (model.complete(frames), model.missing_text(frames)), strict=True
         ):
             assert torch.equal(one.valence, other.valence)
             assert torch.equal(one.text_cross, other.text_cross)
+
+
+def test_rows_that_lack_something_run_apart_and_alike() -> None:
+    torch.manual_seed(0)
+    model = SentimentModel(SentimentNetwork(SPEC)).eval()
+    lacking = [
+        replace(s, **{name: None for bit, name in enumerate(names) if index >> bit & 1})
+        for index, s in enumerate(TEST.items[:31])
+        if (names := ("audio", "text", "video", "simulated_text", "emotions"))
+    ]
+    (batch,) = Batches(SampleList(tuple(lacking)), SHAPES, 31).epoch(0)
+    with torch.inference_mode():
+        frames = model.encode(batch)
+        found = model.flows(frames, batch.has_complete, batch.has_missing)
+        whole = (model.complete(frames), model.missing_text(frames))
+    wanted = (batch.has_complete, batch.has_missing)
+    assert 0 < int(batch.has_complete.sum()) < 31
+    for one, other, rows in zip(found, whole, wanted, strict=True):
+        torch.testing.assert_close(one.valence[rows], other.valence[rows])
+        torch.testing.assert_close(one.fused[rows], other.fused[rows])
+        assert not one.valence[~rows].any()
 
 
 def test_projecting_once_has_the_gradients_of_projecting_per_flow() -> None:
@@ -314,7 +360,7 @@ def test_a_draw_per_flow_hides_other_frames_from_each(one_draw: bool) -> None:
     model = SentimentModel(SentimentNetwork(SPEC), augmentation=settings)
     seen: list[torch.Tensor] = []
     model.network.projections[0].register_forward_hook(lambda _, __, out: seen.append(out[0]))
-    model.flows(model.encode(batch))
+    model.flows(model.encode(batch), batch.has_complete, batch.has_missing)
     assert len(seen) == (1 if one_draw else 2)
     assert one_draw or not torch.equal(seen[0], seen[1])
 

@@ -84,11 +84,17 @@ class Evaluation:
 
 
 def views(
-    simulates: bool, window_s: float, longest_s: float, text_span_s: float = 0.0
+    simulates: bool,
+    window_s: float,
+    longest_s: float,
+    text_span_s: float = 0.0,
+    spoken: bool = False,
 ) -> list[tuple[Span, View]]:
     """All views that differ: 7 subsets complete; without text, also through the missing flow.
 
-    Windows count where a clip is longer than one; their words may reach back further.
+    Windows count where a clip is longer than one; their words may reach back further. Where words
+    are ``spoken``, simulated text is that of the clips in which some were understood: the others
+    are scored as voices alone, live as well as here.
     """
     found: list[tuple[Span, View]] = []
     spans: list[tuple[Span, float | None]] = [("utterance", None)]
@@ -101,7 +107,7 @@ def views(
             )
             found.append((span, view))
             if "text" not in modalities and simulates and "audio" in modalities:
-                found.append((span, replace(view, flow="missing_text")))
+                found.append((span, replace(view, flow="missing_text", spoken=spoken)))
     return found
 
 
@@ -118,6 +124,7 @@ def evaluate(
     robustness: bool = True,
     device: torch.device | None = None,
     text_span_s: float = 0.0,
+    spoken: bool = False,
 ) -> Evaluation:
     """Measure a model on a split.
 
@@ -134,11 +141,12 @@ def evaluate(
         robustness: measure over rates of lost frames, too.
         device: where to run.
         text_span_s: how far back the words of a window reach.
+        spoken: simulated text is words that are understood in some of the clips.
     """
     device = device or next(model.parameters()).device
     results = []
     whole: dict[tuple[str, Flow, str], NDArray[np.float64]] = {}
-    for span, view in views(simulates, window_s, samples.longest_s, text_span_s):
+    for span, view in views(simulates, window_s, samples.longest_s, text_span_s, spoken):
         found = predict(model, samples, shapes, view, device)
         pattern = view.pattern(simulates)
         for corpus, own in found.by_corpus().items():

@@ -57,6 +57,8 @@ class View:
     modalities: tuple[str, ...] = EVIDENCE
     exact: bool = False
     """Only samples that have every one of the modalities."""
+    spoken: bool = False
+    """Only samples in whose voice words were understood."""
     window_s: float | None = None
     """The middle stretch of this length; None: the whole utterance."""
     text_span_s: float = 0.0
@@ -84,6 +86,8 @@ class View:
         wanted = [m for m in self.modalities if self.flow == "complete" or m != "text"]
         sample = sample.keep(wanted)
         if not sample.modalities or (self.exact and set(wanted) - set(sample.modalities)):
+            return None
+        if self.spoken and (sample.simulated_text is None or not len(sample.simulated_text)):
             return None
         if self.window_s is not None and sample.duration_s > self.window_s:
             share = self.window_s / sample.duration_s

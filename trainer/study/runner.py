@@ -199,9 +199,9 @@ def _measure(part: str, job: Job, pipeline: Pipeline, model: SentimentModel) -> 
     test, simulates = pipeline.data.test, pipeline.assembly.simulates
     if part == "views":
         named = [(COMPLETE, View("complete")), (MISSING, View("missing_text"))]
-        named += [
+        named += [  # whole utterances only
             (view.pattern(simulates), view)
-            for _, view in views(simulates, 1.0, 0.0)  # whole utterances only
+            for _, view in views(simulates, 1.0, 0.0, spoken=pipeline.assembly.hears_words)
         ]
     elif part == "rates":
         named = [
