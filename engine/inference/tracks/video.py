@@ -54,8 +54,9 @@ class VideoTrack:
         if message.crop is None:
             return
         last_ns = self.seen.newest_ns
-        near = last_ns is not None and end_ns - last_ns <= 2 * self._period_ns
-        self.seen.add(last_ns if near and last_ns else end_ns - self._period_ns, end_ns)
+        follows = last_ns is not None and end_ns - last_ns <= 2 * self._period_ns
+        begin_ns = last_ns if follows and last_ns is not None else end_ns - self._period_ns
+        self.seen.add(begin_ns, end_ns)
         seen = clarity(message.crop)
         self._clarity.append((end_ns, seen))
         if message.detector_score is not None:

@@ -12,7 +12,7 @@ import zmq
 from msgspec.structs import replace
 
 from engine.backends import select
-from engine.capture.clip import read_clip
+from engine.capture.clip import SAMPLE_CLIP, read_clip
 from engine.inference.worker import run_inference
 from engine.score import score_clip
 from engine.settings import EngineSettings, InferenceSettings, WordsSettings
@@ -27,12 +27,11 @@ from tests.support.words import bundle_name
 pytestmark = pytest.mark.slow
 
 SPAWN = multiprocessing.get_context("spawn")
-SECONDS = 7.0
+SECONDS = 8.0
 
 
-@pytest.fixture
-def clip(shared_data: Path) -> Path:
-    return sorted((shared_data / "clips").glob("vlog_*"))[0]
+def heard(score: Score) -> str:
+    return " ".join(word.text for word in score.transcript.words or ())
 
 
 def replay(clip: Path, settings: EngineSettings, receiver: ScoreReceiver) -> list[Score]:
@@ -67,8 +66,8 @@ def replay(clip: Path, settings: EngineSettings, receiver: ScoreReceiver) -> lis
     ]
 
 
-def test_offline_and_live_scores_of_a_clip_agree(clip: Path) -> None:
-    bundle = bundles.open(bundle_name())
+def test_offline_and_live_scores_of_a_clip_with_words_agree() -> None:
+    clip, bundle = SAMPLE_CLIP, bundles.open(bundle_name())
     settings = EngineSettings(
         bundle=str(bundle.directory),
         ingest=free_endpoint(),
@@ -78,7 +77,9 @@ def test_offline_and_live_scores_of_a_clip_agree(clip: Path) -> None:
         inference=InferenceSettings(skew_ms=2_000),
         # And it may read words late: live says so, and counts them a window later.
         words=WordsSettings(
-            mode="auto" if bundle.config.recogniser is None else "on", delay_ms=2_500
+            mode="auto" if bundle.config.recogniser is None else "on",
+            delay_ms=2_500,
+            publish=True,
         ),
     )
     backend = select.choose("onnx", bundle, threads=1).backend
@@ -102,12 +103,21 @@ def test_offline_and_live_scores_of_a_clip_agree(clip: Path) -> None:
     dropped = status.counters["windows_dropped"]
     if bundle.config.recogniser is not None:
         assert status.counters["words_read"] > 0
+        worded = [score for score in compared if score.text.present]
+        assert len(worded) >= 5
+        assert max(len(heard(score).split()) for score in worded) >= 5
+        assert min(score.text.weight for score in worded) > 0.05
     for score in compared:
         twin = offline[score.envelope.t_end_ns]
         assert score.valence_window == pytest.approx(twin.valence_window, abs=1e-3)
         assert score.audio.present == twin.audio.present
         assert score.video.present == twin.video.present
         assert score.text.present == twin.text.present
+        assert heard(score) == heard(twin)
+        for own, other in zip(
+            (score.audio, score.video, score.text), (twin.audio, twin.video, twin.text), strict=True
+        ):
+            assert own.weight == pytest.approx(other.weight, abs=1e-3)
         if dropped == 0:
             assert score.valence == pytest.approx(twin.valence, abs=1e-3)
             assert score.interval.low == pytest.approx(twin.interval.low, abs=1e-3)
