@@ -1,7 +1,7 @@
 """What the dashboard costs: ``python benchmarks/dashboard.py [--streams 16] [--browsers 1]``.
 
 A made-up engine publishes 2 scores/s per stream to the dashboard; websockets read as browsers do.
-Memory and CPU are the dashboard's own process, beside those with one stream.
+Memory and CPU are the dashboard's own process, and those with one stream.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Each clip is looked at as it is, at a quarter of its light, and tilted by 30 degrees, ten pictures a
 second, through the reader that live capture uses. The cost is CPU time of ``read_clip`` (decoding,
-sound, faces, crops) by the clip's length, beside that of decoding its pictures alone. Clips are to
+sound, faces, crops) by the clip's length, and that of decoding its pictures alone. Clips are to
 show one face throughout.
 """
 

@@ -504,7 +504,7 @@ def soak(minutes: float) -> None:
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="Rows whose name holds this.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long each stranger goes on.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="How long each stranger continues.")] = 10.0,
     soak_minutes: Annotated[float, typer.Option(help="Instead: memory over this time.")] = 0.0,
 ) -> None:
     """Print the table of faults."""

@@ -120,7 +120,7 @@ def measure_graphs(
     seconds: float,
     rehearse: bool,
 ) -> tuple[object, list[Row]]:
-    """Time every graph on every backend that can be had."""
+    """Time every graph on every backend that is available."""
     import torch
 
     from benchmarks.roofline import measure_rates, work_of

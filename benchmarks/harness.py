@@ -59,7 +59,7 @@ class Run:
 
 
 def default_clip() -> Path:
-    """Return the sample clip, or a real one from beside the repository, or noise."""
+    """Return the sample clip, or a real one from next to the repository, or noise."""
     if SAMPLE.is_file():
         return SAMPLE
     clips = sorted((REPOSITORY.parent / "shared" / "data" / "clips").glob("vlog_*"))

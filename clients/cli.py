@@ -95,7 +95,7 @@ def pause(control: ControlEndpoint = CONTROL, keys: Keys = None) -> None:
     """Let the engine drop what it captures, until resume: nothing is scored."""
     with _errors(), Control(control, keys) as engine:
         engine.pause()
-        print("paused; undertone resume goes on")
+        print("paused; undertone resume continues")
 
 
 @app.command()

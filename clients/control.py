@@ -1,4 +1,4 @@
-"""Asking the engine: a mark on the timeline, a pause, and going on."""
+"""Asking the engine: a mark on the timeline, a pause, and resuming."""
 
 from __future__ import annotations
 

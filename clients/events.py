@@ -1,4 +1,4 @@
-"""What a subscriber is told beside scores: losses and silence. Pure: the clock is an argument."""
+"""What a subscriber hears besides scores: losses and silence. Pure: the clock is an argument."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Tracker:
             self._heard[key] = now_ns
 
     def silent(self, now_ns: int) -> list[Event]:
-        """Who has become silent; each is told of once until it is heard again."""
+        """Who has become silent; each is reported once until it is heard again."""
         found: list[Event] = []
         for key, heard_ns in self._heard.items():
             if now_ns - heard_ns > self._stale_ns and key not in self._told:

@@ -58,7 +58,7 @@ class Metrics:
         Args:
             endpoint: where the engine is expected, for the reasons of /healthz.
             stale_s: silence that is unhealthy.
-            limit: streams, and workers, that are told of by name.
+            limit: streams, and workers, that are reported by name.
 
         Raises:
             BridgeError: prometheus-client is not installed.

@@ -106,7 +106,7 @@ def serve(
     """Serve until interrupted.
 
     Raises:
-        BridgeError: the address cannot be had, or prometheus-client is missing.
+        BridgeError: the address is unavailable, or prometheus-client is missing.
         WireError: the engine refused this client's key.
     """
     metrics = Metrics(endpoint, stale_s)

@@ -36,7 +36,7 @@ class RecordingFile:
             raise RecordError(f"{path}: expected a name that ends in {', '.join(KINDS)}")
         self.path = path
         self.notes: list[str] = []
-        """What is to be told beside the rows: parts that were not joined, a cut last line."""
+        """What is to be said besides the rows: parts that were not joined, a cut last line."""
         self.files = self._find()
 
     def rows(self) -> Iterator[Row]:

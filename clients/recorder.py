@@ -1,4 +1,4 @@
-"""The recorder: scores of a subscriber into a recording, until it is told to end."""
+"""The recorder: scores of a subscriber into a recording, until it is asked to end."""
 
 from __future__ import annotations
 

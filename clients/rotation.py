@@ -52,7 +52,7 @@ def _readable(path: Path) -> bool:
 
 
 class Rotating:
-    """A recording that goes on in a new file when the one at hand is full."""
+    """A recording that continues in a new file when the one at hand is full."""
 
     def __init__(
         self, path: Path, limits: Limits, now_s: Callable[[], float] = time.monotonic

@@ -101,7 +101,7 @@ class Summary:
     """Share of the valued scores above ``POSITIVE``."""
     negative: float | None
     width: float | None
-    """Mean width of the 90 % interval."""
+    """Mean width of the interval."""
     nil: float
     speaking: float
     face: float

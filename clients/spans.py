@@ -37,7 +37,7 @@ class Average:
     valence: float | None
     low: float | None
     high: float | None
-    """Mean ends of the 90 % intervals."""
+    """Mean ends of the intervals."""
     positive: float
     """Share of all scores above 0.5; with ``negative``, ``neutral`` and ``unknown`` it makes 1."""
     neutral: float

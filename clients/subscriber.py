@@ -5,7 +5,7 @@
             print(score.envelope.stream, score.valence, score.interval)
 
 It connects again by itself, within 3 s where packets vanish without a word; what was lost or has
-fallen silent is told by ``events``.
+fallen silent is reported by ``events``.
 """
 
 from __future__ import annotations

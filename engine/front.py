@@ -261,7 +261,7 @@ def _with_dashboard() -> Callable[..., None]:
     """Make ``run`` of the engine's own options and the dashboard's."""
     extra = {
         "dashboard": (
-            Annotated[bool, typer.Option("--dashboard", help="Open the dashboard beside it.")],
+            Annotated[bool, typer.Option("--dashboard", help="Open the dashboard as well.")],
             False,
         ),
         "browser": (Browser, True),

@@ -1,4 +1,4 @@
-"""Make docs/images/demo.webp: the packaged sample beside what the dashboard shows of it.
+"""Make docs/images/demo.webp: the packaged sample next to what the dashboard shows of it.
 
 Usage: python examples/make_demo_picture.py [OUT.webp [SCORES.jsonl]]
 Scores the sample, hands the scores to the dashboard's real page as its websocket would, and

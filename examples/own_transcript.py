@@ -1,4 +1,4 @@
-"""Your own transcript: what your speech recogniser heard, sent beside a stream that runs.
+"""Your own transcript: what your speech recogniser heard, sent next to a running stream.
 
 Reads lines from standard input; each is taken as said just now, in the stream's own clock. Scores
 say ``text given`` where transcripts cover half of the window's speech and the engine has a text

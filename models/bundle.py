@@ -153,7 +153,7 @@ def _download(repository: str) -> Path:
     except Exception as error:  # the client's errors have no common base
         reason = str(error).strip().splitlines() or [""]
         raise BundleError(
-            f"bundle {repository!r}: neither a directory nor to be had from the Hugging Face "
+            f"bundle {repository!r}: neither a directory nor available from the Hugging Face "
             f"Hub: {type(error).__name__}: {reason[0][:200]}"
         ) from None
 

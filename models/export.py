@@ -60,7 +60,7 @@ class Parts:
     under their own names. Two graphs may be one file."""
 
     quantised: Mapping[GraphName, Path] = field(default_factory=dict)
-    """Graphs in 8 bits that were made before, for a CPU, beside those of the modules."""
+    """Graphs in 8 bits that were made before, for a CPU, in addition to those of the modules."""
 
     @property
     def modules(self) -> Mapping[GraphName, nn.Module]:

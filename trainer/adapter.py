@@ -110,7 +110,7 @@ def run(options: AdapterOptions, models: LlmModels | None = None) -> int:
     except OSError as error:
         return told(f"{error.filename or options.out}: {error.strerror or error}")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 143 if stop.asked() else 130
     return 0
 
@@ -230,7 +230,7 @@ class _Course:
         return point
 
     def save(self) -> None:
-        """The weights, the curve, and what going on needs; atomically."""
+        """The weights, the curve, and what continuing needs; atomically."""
         from safetensors.torch import save_file
 
         out = self.options.out
@@ -277,7 +277,7 @@ class _Course:
         self.curve = [Point(**row) for row in state["curve"]]
 
     def _identity(self) -> str:
-        """What going on must not change."""
+        """What continuing must not change."""
         free = ("steps", "evaluate_every", "evaluate_clips", "threads", "out")
         kept = {k: str(v) for k, v in asdict(self.options).items() if k not in free}
         return json.dumps(kept, sort_keys=True)

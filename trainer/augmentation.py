@@ -1,6 +1,6 @@
 """Augmentation of what the embedded encoders take: other rooms and microphones, other cuts.
 
-Works on whole batches on the training device, anew in every epoch, and draws from torch's
+Works on whole batches on the training device, differently in every epoch, and draws from torch's
 generator, which the loop seeds per epoch. Sound is changed where it is stored, in the log-mel
 domain: power is additive there, so gain, filters, noise and reverberation have simple forms.
 """

@@ -77,7 +77,7 @@ class Checkpoint:
     """The running mean of the weights, where one is kept."""
 
     def save(self, path: Path) -> None:
-        """Write beside the target and rename: a kill leaves the old checkpoint or the new one.
+        """Write next to the target and rename: a kill leaves the old checkpoint or the new one.
 
         Raises:
             CheckpointError: the disk is full, or cannot be written.

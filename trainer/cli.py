@@ -28,7 +28,8 @@ RecipeOption = Annotated[
 JoinOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--join", help="Features of the same utterances, by id, beside --corpus; repeatable."
+        "--join",
+        help="Features of the same utterances, by id, for those of --corpus; repeatable.",
     ),
 ]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds to train.")]
@@ -63,7 +64,7 @@ def main(
 ) -> None:
     """The offline trainer: from corpora to a bundle for the engine, with report and card.
 
-    Without a command it does everything; an interrupted run goes on when asked again.
+    Without a command it does everything; an interrupted run continues when asked again.
     """
     if context.invoked_subcommand is not None:
         return
@@ -91,8 +92,8 @@ def _step(name: str, text: str) -> None:
     app.command(name, help=text)(command)
 
 
-_step("features", "Extract features into the store; goes on where it stopped.")
-_step("fit", "Train every seed; goes on where it stopped.")
+_step("features", "Extract features into the store; continues where it stopped.")
+_step("fit", "Train every seed; continues where it stopped.")
 _step("calibrate", "Fit the intervals of every trained seed on the validation split.")
 _step("evaluate", "Measure every trained seed on the test split.")
 _step("export", "Write the best seed's bundle, card and report.")
@@ -162,7 +163,7 @@ def synthesise(
     except (CorpusError, SynthesisError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on", 130)
+        _fail("interrupted; the same command continues", 130)
     print(manifest)
 
 
@@ -309,7 +310,7 @@ def search_command(
     overrides: SetOption = None,
     features: FeaturesOption = None,
 ) -> None:
-    """Search a recipe's settings on the validation split; goes on where it stopped."""
+    """Search a recipe's settings on the validation split; continues where it stopped."""
     from trainer.recipe import RecipeError
 
     try:
@@ -394,7 +395,7 @@ def reproduce_command(
     features: FeaturesOption = None,
     join: JoinOption = None,
 ) -> None:
-    """The paper's tables on a corpus: trained, measured, compared; goes on where it stopped."""
+    """The paper's tables on a corpus: trained, measured, compared; continues where it stopped."""
     from trainer.recipe import RecipeError
     from trainer.study.variants import TABLES, parse_variant
 

@@ -77,8 +77,8 @@ def carry_on(step: str, opened: Opened, places: Places) -> int:
         return told(error, STOPPED)
     except KeyboardInterrupt:
         if stop.asked():
-            return told("terminated; the same command goes on where it stopped", STOPPED)
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+            return told("terminated; the same command continues where it stopped", STOPPED)
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     return 0
 

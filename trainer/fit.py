@@ -33,7 +33,7 @@ class FitError(Exception):
 
 
 class StoppedError(Exception):
-    """Asked to stop (SIGTERM): a checkpoint was written, and the same command goes on."""
+    """Asked to stop (SIGTERM): a checkpoint was written, and the same command continues."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +310,7 @@ class _Loop:
         self._save(Within(batches, dict(sums), seconds, generators))
         if stopping:
             raise StoppedError(
-                f"{self.path}: stopped by a signal; the same command goes on from there"
+                f"{self.path}: stopped by a signal; the same command continues from there"
             )
 
     def _save(self, within: Within | None) -> None:
@@ -341,7 +341,7 @@ def load_fitted(path: Path, recipe: Recipe, seed: int, data: str | None = None) 
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """What a checkpoint must have in common with the run that goes on with it.
+    """What a checkpoint must have in common with the run that continues it.
 
     Not what may change on the way: how long to train (but a cosine's end), on what machine, and
     what is measured afterwards.

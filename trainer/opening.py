@@ -1,6 +1,6 @@
 """What is found out before any work, and before torch is loaded: recipe, places, steps, corpora.
 
-A user's mistake is told within a second or two.
+A user's mistake is reported within a second or two.
 """
 
 from __future__ import annotations

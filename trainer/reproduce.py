@@ -44,6 +44,6 @@ def reproduce(options: StudyOptions, tables: Sequence[Table]) -> int:
     except BrokenProcessPool:
         return told("a process that trained was killed (out of memory?): fewer --jobs; run again")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     return 0

@@ -1,6 +1,6 @@
 """The whole run: stages, features, training, calibration, evaluation, export, report.
 
-Every step leaves its result in the run's folder, so that an interrupted run goes on where it
+Every step leaves its result in the run's folder, so that an interrupted run continues where it
 stopped, and so that each step can be asked for by itself.
 """
 
@@ -219,7 +219,7 @@ class Pipeline:
         return tuple(self.fit_seed(seed) for seed in range(self.recipe.training.seeds))
 
     def fit_seed(self, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
-        """Train one seed, resuming where it stopped; ``on_epoch`` is told of each epoch."""
+        """Train one seed, resuming where it stopped; ``on_epoch`` hears of each epoch."""
         data, shapes = self.data, self.assembly.shapes
         training = self.recipe.training
         self._keep_recipe()
@@ -343,7 +343,7 @@ class Pipeline:
         return np.asarray(found, np.float32)
 
     def report(self, run: reports.Run | None = None) -> None:
-        """The report beside the bundle."""
+        """The report next to the bundle."""
         path = self.places.out.with_name(f"{self.places.out.name}-report.html")
         reports.write(run or self.summary(), path)
         self.progress.say(f"report: {path}")

@@ -112,7 +112,7 @@ def search(
     except OSError as error:
         return told(f"{error.filename or out}: {error.strerror or error}")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     return 0
 

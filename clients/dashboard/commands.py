@@ -1,4 +1,4 @@
-"""What a browser may ask of the engine: a mark, a pause, going on. One request at a time."""
+"""What a browser may ask of the engine: a mark, a pause, resuming. One request at a time."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Mark:
 
 
 def flags_of(score: Score) -> int:
-    """What a chart needs to know beside the numbers, in one byte."""
+    """What a chart needs to know besides the numbers, in one byte."""
     flags = SPEAKING * score.speaking | FACE * (score.faces > 0)
     flags |= UNTRAINED * (not score.model.trained) | MIXED * bool(score.mixed)
     if score.valence is None:

@@ -404,7 +404,7 @@ async def _first_of(*jobs: Any) -> None:
             task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
     raised = [end for end in ends if isinstance(end, Exception)]
-    # A fault of ours is told even where the browser left at the same time.
+    # A fault of ours is reported even where the browser left at the same time.
     for end in sorted(raised, key=lambda error: isinstance(error, LeftError)):
         raise end
 
@@ -453,7 +453,7 @@ def serve(options: Options, desk: CaptureDesk | None) -> None:
     """Serve until interrupted; the address is printed on standard error.
 
     Raises:
-        DashboardError: the address cannot be had.
+        DashboardError: the address is unavailable.
         WireError: the engine's endpoint or the keys are unusable, or were refused.
     """
     bridge = Bridge(options.scores, options.keys_dir)

@@ -37,7 +37,7 @@ class PytorchBackend:
             on a GPU.
 
     Raises:
-        BackendError: an encoder that cannot be had, or weights that do not fit.
+        BackendError: an encoder that is unavailable, or weights that do not fit.
     """
 
     name = "pytorch"

@@ -201,7 +201,7 @@ def _session(path: Path) -> Any:
     import onnxruntime
 
     if not path.is_file():
-        raise CaptureError(f"faces.detector: no weights at {path}: install the package anew")
+        raise CaptureError(f"faces.detector: no weights at {path}: install the package again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -41,7 +41,7 @@ LEAD_BLOCKS = 45
 half it misses one in twenty acted sentences."""
 PAST = LEAD_BLOCKS * BLOCK + CONTEXT
 HOLD_MS = 320
-"""How long the network goes on listening after the last proposed frame."""
+"""How long the network keeps listening after the last proposed frame."""
 SURE, STILL = 0.3, 0.15
 """Probability of speech that starts it, and that keeps it going. Low ones: the network is unsure of
 people who cry or shout, and of what is no voice it is sure (hum, clicks, noise, fan: below .1)."""
@@ -54,7 +54,7 @@ STEADY = 10 ** (0.5 / 10)
 FLOOR_BUCKET_MS, FLOOR_BUCKETS = 500, 8
 NOTHING = np.zeros(1, np.float32)
 UNCONFIRMED_START_MS = 200
-"""Without the network a click is told from speech by its length alone."""
+"""Without the network a click is distinguished from speech by its length alone."""
 
 Floats = NDArray[np.float32]
 Samples = NDArray[np.int16]

@@ -16,7 +16,7 @@ from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Clock, Envelope
 
 NS_PER_S = 1_000_000_000
 REANCHOR_NS = 20_000_000
-"""Sample count and clock may drift apart this far before the count is anchored anew."""
+"""Sample count and clock may drift apart this far before the count is anchored again."""
 
 
 SPACING_GAIN = 0.1

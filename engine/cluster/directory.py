@@ -43,7 +43,7 @@ STEP_S = 0.05
 ADMIT_S = 0.5
 """How long a capture's answer waits for the worker's word that it lets the key in."""
 FORGET_S = 5.0
-"""A relay or host without a beat for this long is told of no more."""
+"""A relay or host without a beat for this long is forgotten."""
 
 Answers = list[tuple[bytes, Outbound]]
 

@@ -350,7 +350,7 @@ class InferenceCore:
                 self._counters["speech_dropped"] += simulator.submit(segment)
         for spoken in simulator.pop_ready():
             owner = self._streams.get(spoken.segment.stream)
-            # The stream may be gone, or begun anew, by the time that its text is there.
+            # The stream may be gone, or begun again, by the time that its text is there.
             if owner is None or owner.clock != spoken.segment.clock:
                 self._counters["speech_late"] += 1
             else:

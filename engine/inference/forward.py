@@ -31,7 +31,7 @@ MAX_CROPS = 64
 MAX_FRAMES = 1024
 
 TextEncode = Callable[[str], Frames | None]
-"""A transcript to its token frames [T, D], or None where no text encoder can be had."""
+"""A transcript to its token frames [T, D], or None where no text encoder is available."""
 
 
 def encode(

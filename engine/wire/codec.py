@@ -1,7 +1,7 @@
 """The codec: messages to frames and back. Pure; docs/protocol.md says the same in words.
 
 A message is ``[topic, header]`` or ``[topic, header, buffer]``: the header is one msgpack map,
-an array is a raw frame beside it. What a header holds follows from the structs in ``messages``.
+an array is a raw frame after it. What a header holds follows from the structs in ``messages``.
 What is decoded came from a stranger: sizes are checked before unpacking, types and ranges by the
 structs, dtype and shape before an array is made of a buffer. Unknown header fields are ignored,
 so that fields may be added.

@@ -48,7 +48,7 @@ WorkerState = Literal["starting", "ready", "running", "paused", "reconnecting", 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """How an array travels: a raw frame beside the header, described by its ``buffers``."""
+    """How an array travels: a raw frame after the header, described by its ``buffers``."""
 
     dtype: str
     axes: int

@@ -200,7 +200,7 @@ class ClientSecurity:
 
 
 class ConnectionWatch:
-    """Listens to a socket's monitor: a refused handshake is an error, a lost connection is told.
+    """Listens to a socket's monitor: a refusal is an error, a lost connection a notice.
 
     Only a client with a key (``keyed``) can be refused. One without notices changes alone: its
     handshakes break off, too, where a server hangs or ends.

@@ -166,7 +166,7 @@ class LlmTextSimulation:
         longest = max(len(prompt) for prompt in prompts)
         batch = torch.zeros(len(prompts), longest, self.dim, device=self._device, dtype=self._dtype)
         mask = torch.zeros(len(prompts), longest, device=self._device, dtype=torch.long)
-        for row, prompt in enumerate(prompts):  # left padding: generation goes on at the right
+        for row, prompt in enumerate(prompts):  # left padding: generation continues at the right
             batch[row, longest - len(prompt) :] = prompt
             mask[row, longest - len(prompt) :] = 1
         end = self._tokenizer.eos_token_id

@@ -184,7 +184,7 @@ def test_a_run_that_is_stopped_within_an_epoch_goes_on_to_the_same_weights(tmp_p
         asked += 1
         return asked == 9  # the third of the second epoch's six batches
 
-    with pytest.raises(StoppedError, match="goes on from there"):
+    with pytest.raises(StoppedError, match="continues from there"):
         train(tmp_path / "stopped", recipe(epochs=2), hooks=Hooks(stopping=stopping))
     batches = 0
 

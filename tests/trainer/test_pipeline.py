@@ -239,7 +239,7 @@ def test_ctrl_c_ends_with_one_line(
     corpora, recipe = write_corpora(tmp_path), write_recipe(tmp_path)
     assert do("run", corpora, tmp_path / "out", recipe) == 130
     assert capsys.readouterr().err.endswith(
-        "interrupted; the same command goes on where it stopped\n"
+        "interrupted; the same command continues where it stopped\n"
     )
     assert (tmp_path / "out.run/stages/voice.run/seed-0/checkpoint.pt").is_file()
 

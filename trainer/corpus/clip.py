@@ -39,7 +39,7 @@ class CorpusError(Exception):
 
 @lru_cache(maxsize=4)
 def _archive(path: Path) -> zipfile.ZipFile:
-    """An archive kept open: reading its directory anew for each of 30,000 crops takes an hour."""
+    """An archive kept open: reading its directory again for each of 30,000 crops takes an hour."""
     return zipfile.ZipFile(path)
 
 

@@ -99,7 +99,7 @@ class Sequence:
 
 
 def read(path: Path) -> Corpus:
-    """Read a folder of ``.csd`` files, or the labels with one file beside them.
+    """Read a folder of ``.csd`` files, or the labels with one file next to them.
 
     Raises:
         CorpusError: no label file, damaged files, or no usable clip.

@@ -94,5 +94,5 @@ def _refuse_archive(path: Path) -> None:
         raise CorpusError(f"{path}: unreadable archive: {error}") from None
     table = path.with_suffix(".csv")
     if table.is_file():
-        raise CorpusError(f"{path}: name the manifest beside it: {table}")
+        raise CorpusError(f"{path}: name the manifest next to it: {table}")
     raise CorpusError(f"{path}: an archive of {count} files: unpack it and name the folder")

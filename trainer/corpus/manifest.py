@@ -3,7 +3,7 @@
 Columns: ``id``, ``split``, ``valence``; optional ``group``, ``audio``, ``video``, ``image`` (a face
 crop), ``text``, ``start``, ``end`` (seconds within the media), ``seconds``, ``weight``, and for the
 emotion loss ``emotion`` (a name) or ``votes_NAME`` per emotion, which come first. Others are
-ignored. An archive of the manifest's name (``faces.zip`` beside ``faces.csv``) may hold the files.
+ignored. An archive of the manifest's name (``faces.zip`` next to ``faces.csv``) may hold the files.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _check_columns(columns: Sequence[str], ledger: Ledger) -> None:
 
 
 class _Finder:
-    """Finds a row's files beside the manifest or in the archive of its name."""
+    """Finds a row's files next to the manifest or in the archive of its name."""
 
     def __init__(self, manifest: Path) -> None:
         self._folder = manifest.parent

@@ -1,4 +1,4 @@
-"""MERTools: ``label.npz`` with ``<split>_corpus`` {clip: {emo, val}} beside features.
+"""MERTools: ``label.npz`` with ``<split>_corpus`` {clip: {emo, val}} with features.
 
 ``features/<feature-name>/`` holds per clip ``<clip>.npy`` [T, D] or [D], or a folder ``<clip>/``
 of one .npy per frame, in the order of their names. The feature's name tells its modality
@@ -56,7 +56,7 @@ def read(path: Path) -> Corpus:
     folders = find_folders(path.parent, ledger)
     texts = _transcripts(path.parent / TRANSCRIPTS, ledger)
     if not folders and not texts:
-        ledger.add("note", f"no features/NAME and no {TRANSCRIPTS} beside label.npz")
+        ledger.add("note", f"no features/NAME and no {TRANSCRIPTS} next to label.npz")
     name = corpus_name(path)
     clips = []
     for split, of_split in tables.items():

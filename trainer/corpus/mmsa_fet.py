@@ -1,4 +1,4 @@
-"""MMSA-FET: ``label.csv`` beside ``Raw/<video_id>/<clip_id>.mp4``.
+"""MMSA-FET: ``label.csv`` next to ``Raw/<video_id>/<clip_id>.mp4``.
 
 A ``segments.csv`` (file, start, end) beside it gives durations where ``clip_id`` is a start time:
 the clips and segments of a video are matched in order, if they are as many.
@@ -27,7 +27,7 @@ def read(path: Path) -> Corpus:
     raw = path.parent / "Raw"
     ledger = Ledger()
     if not raw.is_dir():
-        ledger.add("note", "no folder Raw beside label.csv: text only")
+        ledger.add("note", "no folder Raw next to label.csv: text only")
     name = corpus_name(path)
     rows = list(table(path, COLUMNS, ledger))
     durations = _durations(path.parent / "segments.csv", rows, ledger)

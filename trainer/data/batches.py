@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def has_missing(self) -> Tensor:
-        """[B] bool: there is something beside the real text."""
+        """[B] bool: there is something besides the real text."""
         return self.audio_mask.any(1) | self.video_mask.any(1) | self.simulated_text_mask.any(1)
 
     def to(self, device: torch.device) -> Batch:

@@ -22,7 +22,7 @@ from trainer.model import SentimentModel
 LEAST = 0.86
 """Share of each single corpus's labels that the margin covers, at least."""
 ENOUGH = 40
-"""Clips of a corpus from which that is told."""
+"""Clips of a corpus from which that is known."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Evaluation: every subset of modalities, both flows, whole utterances and live windows.
 
-Every figure stands beside the constant that a model without any input would say (the training
+Every figure is compared with the constant that a model without any input would say (the training
 split's median; for two classes its more frequent sign), measured on the same clips.
 """
 

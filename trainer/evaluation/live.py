@@ -27,7 +27,7 @@ from trainer.evaluation.metrics import RegressionMetrics, regression_metrics
 from trainer.features.media import MediaReader
 
 TAIL_S = 2.0
-"""Silence behind each clip: the stream goes on, and the last words come in."""
+"""Silence behind each clip: the stream continues, and the last words come in."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One view of a corpus's split over all seeds, beside the constant."""
+    """One view of a corpus's split over all seeds, and the constant."""
 
     corpus: str
     flow: str

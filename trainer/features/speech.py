@@ -30,7 +30,7 @@ Encode = Callable[[Floats], Floats]
 
 LEAD_S = (0.1, 1.2)
 TAIL_S = 0.5
-"""Silence behind every clip: what is heard last counts, as in a stream that goes on."""
+"""Silence behind every clip: what is heard last counts, as in a stream that continues."""
 NOISY, ECHOING = 0.5, 0.3
 SNR_DB = (8.0, 40.0)
 RT60_S = (0.15, 0.6)

@@ -64,7 +64,7 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 
 def write(rows: Rows, path: Path, key: dict[str, Any]) -> None:
-    """Write ``path`` (.parquet) and the CSV beside it, atomically; ``key`` says what of."""
+    """Write ``path`` (.parquet) and the CSV next to it, atomically; ``key`` says what of."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The tables: rows of figures from kept predictions, beside baselines and what was published."""
+"""The tables: rows of figures from kept predictions, with baselines and what was published."""
 
 from __future__ import annotations
 

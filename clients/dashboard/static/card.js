@@ -53,7 +53,7 @@ export class Card {
     find(".value").textContent = none ? "No value" : signed(score.valence);
     find(".value").classList.toggle("none", none);
     find(".why").textContent = none ? reasonText(score.reason) : score.trained ? intervalMeaning(score.low, score.high) : "means nothing";
-    find(".interval").textContent = none ? "" : `90 %: ${signed(score.low)} to ${signed(score.high)}`;
+    find(".interval").textContent = none ? "" : `${percent(score.coverage ?? 0.9)}: ${signed(score.low)} to ${signed(score.high)}`;
     find(".trend").textContent = none ? "" : trendText(score.trend);
     this.root.classList.toggle("meaningless", !score.trained);
     this.chart.meaningless = !score.trained;

@@ -1,8 +1,8 @@
 """The plan cache: files that are found by what they were built from, or not at all.
 
-A plan is code for the GPU, and a stranger's plan is a stranger's code. Each one lies beside a
+A plan is code for the GPU, and a stranger's plan is a stranger's code. Each one lies next to a
 sidecar that says what it was built from and is signed with a key of this directory; a plan
-without a fitting sidecar is built anew. Writers lock, and rename whole files into place.
+without a fitting sidecar is built again. Writers lock, and rename whole files into place.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def make_logger(trt: Any) -> Any:
     }
 
     class Logger(trt.ILogger):  # type: ignore[misc]
-        """Into this process's log; the last error is told with the exception."""
+        """Into this process's log; the last error goes into the exception."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

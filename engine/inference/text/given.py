@@ -48,7 +48,7 @@ class GivenTextEncoder:
         self._lock = Lock()
 
     def __call__(self, text: str) -> Frames | None:
-        """Return a transcript's token frames [T, D], or None while no encoder can be had."""
+        """Return a transcript's token frames [T, D], or None while no encoder is available."""
         if self._encoder is None and self._loading is None:
             self._loading = Thread(target=self._try, name="text-encoder", daemon=True)
             self._loading.start()

@@ -1,4 +1,4 @@
-"""Recognises readings beside the scoring path, in a thread of its own that gives way to others.
+"""Recognises readings outside the scoring path, in a thread of its own that gives way to others.
 
 A score takes the words that have come so far and never waits for more. Scoring a clip offline
 there is no thread: what was asked for is read before the next window, so that the same words

@@ -1,4 +1,4 @@
-"""Text simulated once per speech segment, beside the scoring path (``llm`` text simulation).
+"""Text simulated once per speech segment, outside the scoring path (``llm`` text simulation).
 
 A language model takes from tenths of a second to seconds for a segment. So speech is gathered
 per stream until it pauses, simulated in a thread of its own, all streams' waiting segments in

@@ -81,7 +81,7 @@ def words_source(
         settings: ``words.mode``: ``on`` loads at once and fails where ``auto`` would warn and go
             on without words.
         reader: encodes texts.
-        now: our clock, for a thread beside the scores; None reads when asked, for a clip.
+        now: our clock, for a thread of its own; None reads when asked, for a clip.
 
     Raises:
         BackendError: words are ``on``, and the bundle has no recogniser, or a broken one.
