@@ -2,7 +2,8 @@
 
 The policy is pure and takes its clock as an argument; the shell owns processes. A worker's life is
 judged by its pulse (``engine.pulse``), which comes from its own loop through a pipe: what the
-network delays or repeats says nothing about a process.
+network delays or repeats says nothing about a process. Time in which a silent worker was kept from
+the processor (``engine.starvation``) does not count: it is slow, and not hung.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from engine.processes import USER_MISTAKE, Exit, Sink, WorkerProcess, WorkerSpec
 from engine.pulse import RUNNING
+from engine.starvation import Starvation
 from models.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,10 @@ HEALTHY_S = 60.0
 SILENCE_S = 3.0
 START_SILENCE_S = 20.0
 """A worker that starts may hold Python's lock for this long: a large library from a cold disk."""
+DOUBT_S = 0.5
+"""A worker that is silent for longer is looked at: whether it gets the processor."""
+LONGEST_WAIT_S = 60.0
+"""So long a worker may be kept from the processor: threads beside a dead loop may want it too."""
 START_S = 1800.0
 """A start that is alive may take this long: plans for many shapes are built."""
 STOP_GRACE_S = 1.2
@@ -47,6 +53,7 @@ class RestartPolicy:
         self._delay_s = FIRST_DELAY_S
         self._started_s = 0.0
         self._beat_s = 0.0
+        self._excused_s = 0.0
         self._running = False
 
     @property
@@ -64,12 +71,22 @@ class RestartPolicy:
     def started(self, now_s: float) -> None:
         """Note that the worker was started."""
         self._started_s = self._beat_s = now_s
+        self._excused_s = 0.0
         self._running = False
 
     def beat(self, now_s: float, running: bool) -> None:
         """Note the worker's pulse; ``running``: it came from its loop, not from its start."""
         self._beat_s = now_s
+        self._excused_s = 0.0
         self._running = self._running or running
+
+    def excuse(self, span_s: float) -> None:
+        """Note that the silent worker was kept from the processor for so long."""
+        self._excused_s = min(self._excused_s + span_s, LONGEST_WAIT_S)
+
+    def is_doubtful(self, now_s: float) -> bool:
+        """Whether the worker is silent for so long that its reason matters."""
+        return now_s - self._beat_s > DOUBT_S
 
     def failed(self, now_s: float) -> float:
         """Note that the worker failed; return when to start it again."""
@@ -81,7 +98,7 @@ class RestartPolicy:
 
     def hung(self, now_s: float) -> bool:
         """Say whether the worker is silent for too long, or starts for too long."""
-        if now_s - self._beat_s > self.silence_s:
+        if now_s - self._beat_s - self._excused_s > self.silence_s:
             return True
         return not self._running and now_s - self._started_s > START_S
 
@@ -109,6 +126,7 @@ class _Watched:
     spec: WorkerSpec
     policy: RestartPolicy
     process: WorkerProcess | None = None
+    starvation: Starvation | None = None
     start_at_s: float = 0.0
     ended: bool = False
     failure: str = ""
@@ -185,10 +203,10 @@ class Supervisor:
             if worker.process is None:
                 if now_s >= worker.start_at_s:
                     worker.process = self._launch(worker.spec, self._log)
+                    worker.starvation = Starvation(worker.process.pid)
                     worker.policy.started(now_s)
                 continue
-            if beats := worker.process.beats():
-                worker.policy.beat(now_s, RUNNING in beats)
+            self._listen(worker, worker.process, now_s)
             end = worker.process.ended()
             if end is not None:
                 self._take_end(worker, end, now_s)
@@ -213,6 +231,18 @@ class Supervisor:
             time.sleep(0.02)
         for process in processes:
             process.kill()
+
+    @staticmethod
+    def _listen(worker: _Watched, process: WorkerProcess, now_s: float) -> None:
+        """Take a worker's pulse; of a silent one, note how long it was kept from the processor."""
+        assert worker.starvation is not None
+        if beats := process.beats():
+            worker.policy.beat(now_s, RUNNING in beats)
+            worker.starvation.reset()
+        elif worker.policy.is_doubtful(now_s):
+            # One long call of its start may hold Python's lock: that is work, and no silence.
+            starts = not worker.policy.running
+            worker.policy.excuse(worker.starvation.waited_s(now_s, work_counts=starts))
 
     def _captures(self) -> list[_Watched]:
         return [worker for worker in self._workers if worker.spec.stream is not None]

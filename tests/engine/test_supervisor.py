@@ -21,6 +21,7 @@ from engine.supervisor import (
     FIRST_DELAY_S,
     HEALTHY_S,
     LAST_DELAY_S,
+    LONGEST_WAIT_S,
     LOOK_S,
     SILENCE_S,
     START_S,
@@ -73,6 +74,19 @@ def test_a_loop_that_stops_beating_hangs() -> None:
     policy.beat(1.0, running=True)
     assert not policy.hung(1.0 + SILENCE_S)
     assert policy.hung(1.1 + SILENCE_S)
+
+
+def test_time_without_the_processor_is_no_silence_but_not_for_ever() -> None:
+    policy = RestartPolicy()
+    policy.started(0.0)
+    policy.beat(0.0, running=True)
+    policy.excuse(2.0)
+    assert not policy.hung(2.0 + SILENCE_S)
+    assert policy.hung(2.1 + SILENCE_S)
+    policy.excuse(LONGEST_WAIT_S)
+    assert policy.hung(0.1 + LONGEST_WAIT_S + SILENCE_S)
+    policy.beat(10.0, running=True)
+    assert policy.hung(10.1 + SILENCE_S)
 
 
 def test_a_start_may_take_long_as_long_as_it_beats_but_not_for_ever() -> None:
@@ -156,11 +170,49 @@ def test_a_slow_start_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker.pid is not None
 
 
-@pytest.mark.parametrize("part", ["hang", "mute"])
+@pytest.mark.parametrize("part", ["hang", "mute", "spin"])
 def test_a_worker_without_a_pulse_is_replaced(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     monkeypatch.setattr(module, "SILENCE_S", 0.6)
     monkeypatch.setattr(module, "START_SILENCE_S", 1.5)
     with watching(part) as supervisor:
+        poll_until(supervisor, lambda: supervisor.workers[0].restarts == 1)
+
+
+@contextmanager
+def starved(pid: int, rivals: int = 3) -> Iterator[None]:
+    """Leave a process less than a hundredth of one processor, which busy others want too."""
+    processor = min(os.sched_getaffinity(0))
+    burn = f"import os; os.sched_setaffinity(0, [{processor}])\nwhile True: pass"
+    os.sched_setaffinity(pid, [processor])
+    os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):  # sessions may be groups of their own, each with an equal share
+        Path(f"/proc/{pid}/autogroup").write_text("19")
+    busy = [
+        subprocess.Popen([sys.executable, "-c", burn], start_new_session=True)
+        for _ in range(rivals)
+    ]
+    try:
+        yield
+    finally:
+        for rival in busy:
+            rival.kill()
+            rival.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not tell")
+def test_a_worker_that_is_kept_from_the_processor_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", 1.0)
+    with watching("work") as supervisor:
+        poll_until(supervisor, lambda: supervisor.workers[0].running)
+        pid = supervisor.workers[0].pid
+        assert pid is not None
+        with starved(pid):
+            poll_for(supervisor, 6.0)
+        poll_for(supervisor, 1.0)
+        assert supervisor.workers[0].pid == pid
+        os.kill(pid, signal.SIGSTOP)
         poll_until(supervisor, lambda: supervisor.workers[0].restarts == 1)
 
 

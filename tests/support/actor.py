@@ -2,7 +2,8 @@
 
 Parts: ``warm:S`` starts for S seconds with a pulse and then runs, ``run`` runs, ``hang`` runs for a
 moment and then lives on without a pulse, ``mute`` never beats at all, ``mistake`` ends with a
-user's mistake, ``talk`` runs and writes to standard error without end.
+user's mistake, ``talk`` runs and writes to standard error without end, ``work`` computes for 20 ms
+before each beat, ``spin`` is soon caught in a loop that computes without an end.
 """
 
 from __future__ import annotations
@@ -29,12 +30,21 @@ def play(part: str, pulse: Pulse, stop: threading.Event) -> int:
             stop.wait(float(seconds))
     end_s = time.monotonic() + 0.3
     while not stop.is_set():
+        if name == "work" or (name == "spin" and time.monotonic() > end_s):
+            compute(0.02 if name == "work" else float("inf"))
         if name != "hang" or time.monotonic() < end_s:
             pulse.beat()
         if name == "talk":
             os.write(2, b"lost packet 17 of rtsp://user:secret@camera/1\n" * 50)
         stop.wait(0.02)
     return 0
+
+
+def compute(seconds: float) -> None:
+    """Take the processor for so long."""
+    end_s = time.thread_time() + seconds
+    while time.thread_time() < end_s:
+        pass
 
 
 def main() -> int:
