@@ -282,6 +282,8 @@ class InferenceCore:
             stages = (encoded - started, finished - encoded)
             scores.append(self._score(window, result, now_ns, stages))
             window.stream.finish(window.due.end_ns)
+            if self._words is not None and window.stream.to_read:
+                self._ask_for_words(self._words, window.stream, now_ns)
             over_ns = window.stream.video.over_ns
             here = self._streams.get(window.stream.name) is window.stream
             if here and over_ns is not None and window.due.end_ns >= over_ns:

@@ -225,7 +225,7 @@ class StreamState:
         self.video.finish(before_ns)
         self.text.finish(before_ns)
         if self.words is not None:
-            self.words.finish(end_ns)
+            self.to_read += self.words.finish(end_ns)
 
 
 def _most_lost(last: Envelope, now: Envelope) -> int:

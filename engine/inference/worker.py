@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +13,7 @@ import zmq
 from engine.backends import select
 from engine.backends.protocol import BackendError
 from engine.inference.core import InferenceCore
+from engine.inference.heap import Heap
 from engine.inference.membership import Doors, Membership
 from engine.inference.service import CommandError, InferenceService
 from engine.inference.text.given import GivenTextEncoder
@@ -38,7 +37,6 @@ from models import bundle as bundles
 
 log = logging.getLogger(__name__)
 
-TRIM_S = 5.0
 MAX_WAIT_MS = 100
 """Longest sleep: a stop flag is noticed within it."""
 
@@ -106,7 +104,6 @@ def _open_service(
         words=words,
         words_settings=settings.words,
     )
-    process = psutil.Process()
     untrained = "" if config.trained else ", untrained"
     service = InferenceService(
         core,
@@ -114,14 +111,19 @@ def _open_service(
         clock,
         scores.publish,
         now=now_ns,
-        memory_mb=lambda: float(process.memory_info().rss / 2**20),
+        memory_mb=resident_mb,
         detail=f"{config.name} {config.version}{untrained} on {core.model.backend}",
-        forget=_Forgetter(scores),
+        forget=scores.forget,
     )
     service.set_state("starting")
     choice.backend.warm_up()
     rehearse(bundle, choice.backend)
     return service
+
+
+def resident_mb() -> float:
+    """Resident memory of this process."""
+    return float(psutil.Process().memory_info().rss / 2**20)
 
 
 def _loop(
@@ -140,6 +142,7 @@ def _loop(
     if membership is not None:
         poller.register(membership.link.raw, zmq.POLLIN)
     answer = _answerer(service, clock)
+    heap = Heap(resident_mb)
     rejected, busy = 0, False
     while not stop.is_set():
         pulse.beat()
@@ -160,24 +163,9 @@ def _loop(
         if control.raw in readable:
             control.serve(answer)
         busy = step(service)
+        heap.tidy()
         if membership is not None:
             membership.step()
-
-
-class _Forgetter:
-    """Drops what is remembered of a stream or worker, and gives its memory back to the system."""
-
-    def __init__(self, scores: ScorePublisher) -> None:
-        self._scores = scores
-        self._trimmed_s = 0.0
-
-    def __call__(self, kind: str, name: str) -> None:
-        self._scores.forget(kind, name)
-        if (now_s := time.monotonic()) - self._trimmed_s > TRIM_S:
-            self._trimmed_s = now_s
-            # What is freed in the middle of the heap stays with the process otherwise.
-            with contextlib.suppress(OSError, AttributeError):  # glibc only
-                ctypes.CDLL(None).malloc_trim(0)
 
 
 def step(service: InferenceService) -> bool:

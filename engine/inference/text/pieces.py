@@ -112,6 +112,14 @@ class PieceCutter:
             last_ns = first_ns + len(part) * NS_PER_S // SAMPLE_RATE_HZ
             self._take(_Frame(first_ns, last_ns, part, voiced), grid_ns)
 
+    def break_off(self, before_ns: int) -> None:
+        """End the open piece where no sound has come since ``before_ns``: its sender is gone."""
+        if self._open and self._open[-1].t_end_ns <= before_ns:
+            self._close(len(self._open), self._voice_end())
+            self._open = []
+        if self._lead and self._lead[-1].t_end_ns <= before_ns:
+            self._lead.clear()
+
     def pop_ready(self) -> list[Reading]:
         """Hand out what is to be read since the last call, in order."""
         ready, self._ready = self._ready, []

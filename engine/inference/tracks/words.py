@@ -37,6 +37,7 @@ class WordsTrack:
     def __init__(self, spec: RecogniserSpec, config: BundleConfig, delay_ms: int) -> None:
         self.session = next(_sessions)
         """Number of this stretch of the stream, unlike any other's."""
+        self._window_ns = config.window_ms * MS
         self._span_ns = spec.text_span_ms * MS
         self._projected_dim = config.network.projected_dim
         self._cutter = PieceCutter(spec.max_piece_ms * MS, delay_ms * MS)
@@ -88,12 +89,18 @@ class WordsTrack:
         read = self._current(end_ns)
         return read is not None and bool(len(read.frames)) and read is not self._last
 
-    def finish(self, end_ns: int) -> None:
-        """Drop what no window after the one that ends at ``end_ns`` will ask for."""
+    def finish(self, end_ns: int) -> list[Reading]:
+        """Drop what no window after the one that ends at ``end_ns`` will ask for.
+
+        Returns:
+            What is to be read because the sound has broken off for the whole window.
+        """
+        self._cutter.break_off(end_ns - self._window_ns)
         self._last = self._current(end_ns)
         self._scored_ns = end_ns
         later = [read for read in self._reads if read.passage.counts_from_ns > end_ns]
         self._reads = [self._last, *later] if self._last is not None else later
+        return self._cutter.pop_ready()
 
     def _current(self, end_ns: int) -> _Read | None:
         counting = [read for read in self._reads if read.passage.counts_from_ns <= end_ns]

@@ -122,3 +122,19 @@ def test_readings_are_numbered_in_order() -> None:
     found = readings("s2500 .400 s2500 .400")
     assert [r.order for r in found] == list(range(len(found)))
     assert [r.piece for r in found if r.final] == [0, 1]
+
+
+def test_a_piece_whose_sender_is_gone_is_read_and_let_go() -> None:
+    flags, sound = level("s1000")
+    cutter = PieceCutter(4000 * MS, DELAY_MS * MS)
+    envelope = Envelope("s", 0, 0, 1000 * MS, 1000 * MS, Clock("", ""))
+    cutter.push(Audio(envelope, sound, tuple(flags), FRAME_MS, -20.0), False, 0)
+    assert [reading for reading in cutter.pop_ready() if reading.final] == []
+    cutter.break_off(999 * MS)
+    assert cutter.pop_ready() == [], "its sound may still go on"
+    cutter.break_off(1000 * MS)
+    assert times(cutter.pop_ready()) == [(True, 0, 1000, 1000 + DELAY_MS)]
+    cutter.break_off(5000 * MS)
+    later = Envelope("s", 1, 9000 * MS, 10_000 * MS, 10_000 * MS, Clock("", ""))
+    cutter.push(Audio(later, sound, tuple(flags), FRAME_MS, -20.0), True, 0)
+    assert [reading for reading in cutter.pop_ready() if reading.final] == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import shutil
 import time
+import weakref
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace as with_fields
 from pathlib import Path
@@ -20,7 +22,7 @@ from engine.inference.offline import score_messages
 from engine.inference.text.backlog import Job
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.pieces import PieceCutter
-from engine.inference.text.recognition import ThreadedWords
+from engine.inference.text.recognition import Recognised, ThreadedWords
 from engine.inference.text.words import words_source
 from engine.settings import InferenceSettings, SpeechSettings, WordsSettings
 from engine.wire.messages import Audio, Clock, Envelope, Score
@@ -82,6 +84,40 @@ def scored(
     )
     quiet = np.zeros(16_000, np.float32)
     return list(score_messages(core, messages(np.concatenate((samples, quiet)))))
+
+
+class Asked:
+    """Takes note of what was asked for, and reads nothing."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        self.jobs: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def pop_ready(self) -> list[Recognised]:
+        return []
+
+
+def test_a_stream_that_breaks_off_within_a_word_is_read_and_its_sound_let_go(
+    bundle: Bundle, backend: Backend
+) -> None:
+    asked = Asked()
+    core = InferenceCore(bundle, backend, InferenceSettings(), words=asked)
+    for number in range(20):
+        start_ns, end_ns = (at * CHUNK * 10**9 // 16_000 for at in (number, number + 1))
+        samples = np.full(CHUNK, 1000, np.int16)
+        envelope = Envelope("s", number, start_ns, end_ns, end_ns, HERE)
+        core.push(Audio(envelope, samples, (True,) * 5, 10, -20.0), end_ns)
+    sound = weakref.ref(samples)
+    del samples
+    for now_ns in range(10**9, 8 * 10**9, 100_000_000):
+        core.pop_ready(now_ns)
+        core.work_ahead()
+    (last,) = [job.reading for job in asked.jobs if job.reading.final]
+    assert last.t_end_ns == 10**9
+    assert sound() is None
 
 
 def said(score: Score) -> str:
