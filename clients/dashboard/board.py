@@ -22,6 +22,8 @@ SILENT_HOPS = 3.0
 MAX_STREAMS = 64
 MAX_WORKERS = 256
 NS_PER_MS = 1_000_000
+STEP_NS = NS_PER_S // 2
+"""The wall clock was set where it is off by more."""
 
 EngineState = Literal["waiting", "live", "gone"]
 
@@ -33,7 +35,8 @@ class _Stream:
     heard_ns: int
     history: History
     spacing_ns: int = 0
-    newest: str = ""
+    newest: tuple[Score, float] | None = None
+    """Its last score and when that was, in ms since 1970."""
     lost: int = 0
 
 
@@ -144,7 +147,21 @@ class Board:
 
     def newest(self) -> list[str]:
         """The newest score of every stream, as JSON text."""
-        return [stream.newest for stream in self._streams.values()]
+        return [score_json(*stream.newest) for stream in self._streams.values() if stream.newest]
+
+    def set_clock(self, unix_offset_ns: int) -> bool:
+        """Take the wall clock's distance; True where it was set since, and all times have moved."""
+        by_ns = unix_offset_ns - self.unix_offset_ns
+        if abs(by_ns) < STEP_NS:
+            return False
+        self.unix_offset_ns = unix_offset_ns
+        by_ms = by_ns / NS_PER_MS
+        for stream in self._streams.values():
+            stream.history.shift(by_ms)
+            if stream.newest is not None:
+                score, t_ms = stream.newest
+                stream.newest = (score, t_ms + by_ms)
+        return True
 
     def running(self, now_ns: int) -> frozenset[str]:
         """Names of the streams that are not silent."""
@@ -193,8 +210,8 @@ class Board:
         t_ns = now_ns if offset_ns is None else score.envelope.t_end_ns + offset_ns
         t_ms = self._unix_ms(t_ns)
         stream.history.add(t_ms, score)
-        stream.newest = score_json(score, t_ms)
-        return stream.newest
+        stream.newest = (score, t_ms)
+        return score_json(score, t_ms)
 
     def _take_repeated(self, event: Score | Status, now_ns: int) -> str | None:
         """Show what was said before we came, as long as nothing newer is known; it is no life."""

@@ -37,6 +37,8 @@ class Mailbox:
         self._filled = asyncio.Event()
         self.lost = 0
         """Points that this browser was too slow for."""
+        self.is_outdated = False
+        """The clock was set: the browser has to be given its history again, by another mailbox."""
 
     def put(self, score: str) -> None:
         """Queue a score; the oldest makes room."""
@@ -146,6 +148,10 @@ class Bridge:
 
     def _replace_state(self, now: int) -> None:
         self.board.prune(now)
+        if self.board.set_clock(time.time_ns() - now):
+            log.warning("the clock of this computer was set: all times are told by it from now on")
+            for mailbox in self._mailboxes:
+                mailbox.is_outdated = True
         state = self.board.view(now).to_json()
         for mailbox in self._mailboxes:
             mailbox.replace_state(state)

@@ -94,6 +94,12 @@ class History:
             self._count += 1
         self._rows[self._place(-1)] = row
 
+    def shift(self, by_ms: float) -> None:
+        """Move every point in time: the clock that times are told by was set."""
+        self._rows["t"] += by_ms
+        moved = [Mark(mark.t_ms + by_ms, mark.label) for mark in self._marks]
+        self._marks = deque(moved, maxlen=MAX_MARKS)
+
     def rows(self, now_ms: float) -> NDArray[np.void]:
         """The points of the span before ``now_ms``, [n] of ``ROW``, oldest first."""
         order = (self._start + np.arange(self._count)) % len(self._rows)

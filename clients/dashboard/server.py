@@ -323,13 +323,14 @@ async def serve_scores(browser: Browser, bridge: Bridge) -> None:
             return
 
         async def sending() -> None:
-            with bridge.viewer() as (frames, mailbox):
-                for frame in frames:
-                    await browser.send(frame)
-                del frames
-                while True:
-                    await browser.send(await mailbox.take())
-                    await asyncio.sleep(BATCH_S)
+            while True:  # from the beginning whenever the clock was set
+                with bridge.viewer() as (frames, mailbox):
+                    for frame in frames:
+                        await browser.send(frame)
+                    del frames
+                    while not mailbox.is_outdated:
+                        await browser.send(await mailbox.take())
+                        await asyncio.sleep(BATCH_S)
 
         await _first_of(sending(), _until_gone(browser))
 

@@ -45,6 +45,23 @@ def test_an_engine_is_awaited_live_gone_and_back() -> None:
     assert back.workers[0].counters == {"scores": 3}
 
 
+def test_all_times_move_when_the_wall_clock_is_set() -> None:
+    seen = board()
+    seen.take(at(12, mark="here"), 12 * S)
+    assert not seen.set_clock(UNIX_NS + S // 10)
+    assert seen.set_clock(UNIX_NS + 3600 * S)
+    moved_ms = UNIX_NS / 1e6 + 3_600_000 + 12_000
+    header, rows = read_frame(seen.frames(13 * S)[0])
+    assert rows["t"].tolist() == [moved_ms]
+    assert header["marks"] == [[moved_ms, "here"]]
+    (newest,) = seen.newest()
+    assert json.loads(newest)["t_ms"] == moved_ms
+    assert seen.view(13 * S).now_ms == moved_ms + 1000
+    later = seen.take(at(14), 14 * S)
+    assert later is not None
+    assert json.loads(later)["t_ms"] == moved_ms + 2000
+
+
 def test_a_worker_that_ended_is_not_called_silent() -> None:
     seen = board()
     seen.take(status(12, "ended"), 12 * S)

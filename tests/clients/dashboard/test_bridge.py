@@ -3,7 +3,11 @@
 import asyncio
 import json
 
-from clients.dashboard.bridge import Mailbox
+import pytest
+
+from clients.dashboard import bridge as module
+from clients.dashboard.bridge import Bridge, Mailbox
+from engine.wire.clock import now_ns
 
 
 def take(mailbox: Mailbox) -> dict[str, object]:
@@ -25,6 +29,25 @@ def test_state_is_replaced_and_not_queued() -> None:
     for number in range(5):
         mailbox.replace_state(f'{{"number": {number}}}')
     assert take(mailbox) == {"kind": "news", "lost": 0, "state": {"number": 4}, "scores": []}
+
+
+def test_a_browser_is_given_its_history_again_when_the_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bridge = Bridge("tcp://127.0.0.1:1")
+    with bridge.viewer() as (_, mailbox):
+        bridge._replace_state(now_ns())
+        assert not mailbox.is_outdated
+        wall_ns = module.time.time_ns
+        monkeypatch.setattr(module.time, "time_ns", lambda: wall_ns() + 3600 * 10**9)
+        bridge._replace_state(now_ns())
+        assert mailbox.is_outdated
+        state = take(mailbox)["state"]
+        assert isinstance(state, dict)
+        assert abs(state["now_ms"] - module.time.time_ns() / 1e6) < 60_000
+    with bridge.viewer() as (_, mailbox):
+        bridge._replace_state(now_ns())
+        assert not mailbox.is_outdated
 
 
 def test_an_empty_mailbox_waits_until_something_comes() -> None:
