@@ -23,7 +23,8 @@ from typing import Any
 import psutil
 
 from engine.cluster.directory import Directory
-from engine.cluster.placement import Placement, Policy
+from engine.cluster.members import Policy
+from engine.cluster.placement import Placement
 from engine.wire.link import DirectoryLink, Letter
 from engine.wire.membership import Ask, Beat, Claim, Held, Place, Placed, pack, unpack_inbound
 from engine.wire.messages import SCHEMA

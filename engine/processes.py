@@ -42,7 +42,7 @@ Sink = Callable[[str], None]
 class Part(Section):
     """One of a cluster's own processes (``engine.cluster``)."""
 
-    role: Literal["directory", "relay", "host"]
+    role: Literal["directory", "relay", "control", "host"]
     name: str
     intake: str = ""
     """Of a relay: where workers send their scores."""

@@ -1,10 +1,9 @@
 """The way of a stream's messages into a cluster: asks the directory, and follows its worker.
 
-``Tape`` is pure: the last seconds of a stream, and from where they are played to a worker that
-takes it over. ``Route`` is its shell: one thread that owns the sockets. A worker's end is seen in
-the connection itself (TCP closes at once, ZMTP's heartbeat within 1.5 s): the route then asks
-for another and plays the tape from a hop boundary, so that no window is lost. Where the directory
-is away the stream runs on; nothing of it passes through there.
+``Route`` is one thread that owns the sockets. A worker's end is seen in the connection itself (TCP
+closes at once, ZMTP's heartbeat within 1.5 s): the route then asks for another and plays its tape
+from a hop boundary, so that no window is lost. Where the directory is away the stream runs on;
+nothing of it passes through there.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ import os
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from queue import Empty, SimpleQueue
 
 import zmq
 from msgspec.structs import replace
 from zmq.utils.monitor import recv_monitor_message
 
+from engine.capture.tape import Media, Tape
 from engine.settings import EngineSettings
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.closing import Closing
@@ -31,14 +31,12 @@ from engine.wire.fields import WireError
 from engine.wire.ingest import INGEST_QUEUE, IngestSender
 from engine.wire.link import DirectoryLink, keep_alive
 from engine.wire.membership import Claim, Leave, Outbound, Place, Placed, Refused
-from engine.wire.messages import Audio, Message, Resume, Status, Text, Video
+from engine.wire.messages import Message, Resume, Status
 from engine.wire.security import ClientSecurity
 from engine.wire.sockets import Socket
 
 log = logging.getLogger(__name__)
 
-KEEP_NS = 4_000_000_000
-"""What is played to the next worker: the span of a window."""
 CLAIM_S = 1.0
 ANSWER_S = 0.3
 """An answer of the directory that takes longer is asked for again."""
@@ -54,75 +52,6 @@ LOST = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-
-Media = Audio | Video | Text
-
-
-class Tape:
-    """The last ``KEEP_NS`` of one device's messages, and which of them are still to be sent."""
-
-    def __init__(self) -> None:
-        self._messages: deque[Media] = deque()
-        self._unsent = 0
-        self._anchor_ns: int | None = None
-        self._heard = False
-        self._resume: Resume | None = None
-        self.dropped = 0
-
-    @property
-    def unsent(self) -> int:
-        """Messages that are still to be sent."""
-        return self._unsent
-
-    def push(self, message: Media) -> None:
-        """Keep a message; what is too old goes, and counts as dropped if it was never sent."""
-        sound = isinstance(message, Audio)
-        # The worker's windows end where the chunks of sound do, and are laid again after a gap.
-        if self._anchor_ns is None or (
-            isinstance(message, Audio) and (not self._heard or message.gap_samples)
-        ):
-            self._anchor_ns = message.envelope.t_start_ns
-        self._heard = self._heard or sound
-        self._messages.append(message)
-        self._unsent += 1
-        oldest_ns = message.envelope.t_end_ns - KEEP_NS
-        while self._messages[0].envelope.t_end_ns < oldest_ns:
-            self._messages.popleft()
-            if self._unsent > len(self._messages):
-                self._unsent -= 1
-                self.dropped += 1
-
-    def rewind(self, hop_ns: int, t_end_ns: int, seq: int) -> int:
-        """Play again from the oldest hop boundary on; return how many messages that are.
-
-        Args:
-            hop_ns: time between two windows.
-            t_end_ns: end of the newest window that is known to be scored, -1 for none.
-            seq: number of its score, -1 for none.
-        """
-        if not self._messages or self._anchor_ns is None:
-            self._resume = None
-            return 0
-        newest_ns = self._messages[-1].envelope.t_end_ns
-        oldest_ns = max(newest_ns - KEEP_NS, self._messages[0].envelope.t_start_ns)
-        boundary_ns = oldest_ns + (self._anchor_ns - oldest_ns) % hop_ns
-        self._unsent = sum(m.envelope.t_start_ns >= boundary_ns for m in self._messages)
-        self._resume = Resume(t_end_ns=t_end_ns, seq=seq, until_ns=newest_ns)
-        return self._unsent
-
-    def next(self) -> tuple[Media, Resume | None] | None:
-        """The next message to send; with the word where to resume, as long as it is played."""
-        if not self._unsent:
-            return None
-        message = self._messages[-self._unsent]
-        resume = self._resume
-        if resume is not None and message.envelope.t_end_ns > resume.until_ns:
-            resume = self._resume = None
-        return message, resume
-
-    def sent(self) -> None:
-        """Note that the next message was sent."""
-        self._unsent -= 1
 
 
 class Line(Socket):

@@ -31,6 +31,9 @@ app = typer.Typer(
 
 Directory = Annotated[str | None, typer.Option(help="Endpoint of the directory.")]
 Workers = Annotated[int, typer.Option(min=1, help="Inference workers, of all hosts together.")]
+Control = Annotated[
+    str | None, typer.Option(help="Where requests about all workers' streams are answered.")
+]
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,24 @@ def cluster(
         int, typer.Option(min=1, help="Hosts that share the workers, as machines would.")
     ] = 1,
     capacity: Capacity = None,
+    control: Control = None,
     ray: Annotated[
         str | None,
         typer.Option(help="Run the parts on the Ray cluster at this address; local: a new one."),
     ] = None,
 ) -> None:
-    """Run a directory, two relays, workers and the sources that ``run`` takes."""
+    """Run directory, relays, control endpoint, workers and the sources that ``run`` takes."""
     if context.invoked_subcommand is not None:
         return
     from engine.cluster.parts import local_specs
     from engine.processes import capture_specs
 
-    flags = place.flags(capacity=capacity) | model.flags() | inputs.flags()
+    flags = (
+        place.flags(capacity=capacity)
+        | options.given(control=control)
+        | model.flags()
+        | inputs.flags()
+    )
     settings = inputs.with_devices(common.settings(**flags))
     if ray is not None:
         from engine.cluster.ray_pool import start
@@ -107,11 +116,11 @@ def cluster(
 
 @app.command()
 @grouped
-def hub(place: Place, common: Common) -> None:
-    """Run only the directory and the relays, for hosts and captures elsewhere."""
+def hub(place: Place, common: Common, control: Control = None) -> None:
+    """Run only directory, relays and control endpoint, for hosts and captures elsewhere."""
     from engine.cluster.parts import hub_specs
 
-    settings = common.settings(**place.flags())
+    settings = common.settings(**place.flags(), **options.given(control=control))
     session(settings, hub_specs(settings), shows_scores=False)
 
 

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from engine.cluster.placement import Member, Placement, RejectedError
+from engine.cluster.members import Member, RejectedError
+from engine.cluster.placement import Placement
 from engine.wire.link import DirectorySocket, Letter
 from engine.wire.membership import (
     Admit,
@@ -22,6 +23,7 @@ from engine.wire.membership import (
     Ask,
     Beat,
     Claim,
+    Drain,
     HostBeat,
     Leave,
     Outbound,
@@ -138,6 +140,8 @@ class Directory:
         if intakes and self._told.get(sender) != intakes:
             self._told[sender] = intakes
             answers.append((sender, Relays(intakes)))
+        if not beat.draining and self._placement.members[beat.worker].draining:
+            answers.append((sender, Drain()))
         return answers
 
     def _place(self, letter: Letter, place: Place, now_s: float) -> Answers:
@@ -168,10 +172,11 @@ class Directory:
         return [self._workers[name]] if name in self._workers else []
 
     def _retire(self, worker: str, now_s: float) -> Answers:
-        host = {m.name: m.beat.host for m in self._placement.members}[worker]
+        host = self._placement.members[worker].beat.host
         if now_s - self._retired.get(worker, -1.0) < 1.0 or host not in self._hosts:
             return []
         self._retired[worker] = now_s
+        self._placement.forget(worker)
         return [(self._hosts[host][0], Retire(worker))]
 
     # Operators
@@ -182,7 +187,7 @@ class Directory:
                 return [(sender, Report(self.status(now_s)))]
             case "drain":
                 try:
-                    streams = self._placement.drain(ask.worker)
+                    streams = self._placement.members.drain(ask.worker)
                 except RejectedError as error:
                     return [(sender, Rejected(str(error)))]
                 return [(sender, Report({"worker": ask.worker, "streams": streams}))]
@@ -208,6 +213,7 @@ class Directory:
                     "host": member.beat.host,
                     "pid": member.beat.pid,
                     "state": _state_of(member, now_s),
+                    "control": member.beat.control,
                     "streams": sorted(member.seats),
                 }
                 for member in members

@@ -14,8 +14,8 @@ from engine.wire.security import ServerSecurity
 
 
 def hub_specs(settings: EngineSettings) -> list[WorkerSpec]:
-    """The directory and the relays, one for each endpoint in ``settings.scores``."""
-    parts = [Part(role="directory", name="directory")]
+    """The directory, the control desk, and one relay for each endpoint in ``settings.scores``."""
+    parts = [Part(role="directory", name="directory"), Part(role="control", name="control")]
     for number, endpoint in enumerate(settings.scores.split(","), 1):
         intake = free_endpoint(settings.cluster.address)
         parts.append(Part(role="relay", name=f"relay-{number}", intake=intake, scores=endpoint))
@@ -80,6 +80,10 @@ def run_part(
             from engine.cluster.directory import run_directory
 
             run_directory(directory, over, security)
+        elif part.role == "control":
+            from engine.cluster.desk import run_desk
+
+            run_desk(settings, directory, over, security)
         else:
             from engine.cluster.relay import run_relay
 

@@ -9,64 +9,11 @@ so each worker gets only so many a second: a failure never buries those who are 
 
 from __future__ import annotations
 
-import random
 from collections import Counter, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from engine.cluster.members import Member, Members, Policy
 from engine.wire.membership import Beat, Claim, Leave, Place, Placed, Refused, Release
-from engine.wire.messages import SCHEMA
-
-DRAWN = 12
-"""Workers that are looked at for a place, where there are many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The limits; all spans are seconds."""
-
-    moves_per_s: int = 8
-    """Streams that a worker takes over from others in any second."""
-    silent_s: float = 2.0
-    """A worker without a beat for this long gets no further stream."""
-    patience_s: float = 8.0
-    """One silent for this long, while others are heard, loses those that it has."""
-    suspect_s: float = 2.0
-    owner_s: float = 3.0
-    """A capture unheard for this long may be replaced by another of its name."""
-    claim_s: float = 10.0
-    """A stream whose captures are all unheard for this long is given up."""
-    leave_s: float = 2.0
-    """A stream that ended keeps its worker this long: its last windows are still to be scored."""
-    flaps: int = 6
-    """Moves of one stream within ``flap_s``; beyond it, it has to wait."""
-    flap_s: float = 10.0
-    retry_ms: int = 250
-    full_retry_ms: int = 2_000
-
-
-class RejectedError(Exception):
-    """A beat that is not taken: the text says why."""
-
-
-@dataclass(slots=True)
-class Member:
-    """A worker as the directory knows it."""
-
-    beat: Beat
-    heard_s: float
-    seats: set[str] = field(default_factory=set)
-    draining: bool = False
-    suspect_until_s: float = -1.0
-    limit: float = 0.0
-    """Streams that it takes now: its capacity, less while it is too slow."""
-    limited_s: float = 0.0
-    moves_s: deque[float] = field(default_factory=deque)
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.beat.worker
 
 
 @dataclass(slots=True)
@@ -102,20 +49,13 @@ class Placement:
             the wall clock, so that one that comes back empty never gives a number twice.
     """
 
-    def __init__(self, policy: Policy = Policy(), epoch: int = 0) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy | None = None, epoch: int = 0) -> None:
+        self._policy = policy = policy or Policy()
         self._epoch = epoch
-        self._members: dict[str, Member] = {}
         self._seats: dict[str, _Seat] = {}
-        self._random = random.Random(epoch)
         self._given_up: dict[str, tuple[int, float]] = {}
-        self._heard_s = float("-inf")
         self.counters: Counter[str] = Counter()
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """The workers that are known."""
-        return tuple(self._members.values())
+        self.members = Members(policy, self.counters, epoch)
 
     @property
     def streams(self) -> int:
@@ -132,11 +72,9 @@ class Placement:
         Raises:
             RejectedError: another schema, another bundle, or another process of that name.
         """
-        member = self._members.get(beat.worker)
-        if member is None or member.beat.incarnation != beat.incarnation:
-            member = self._admit(beat, member, now_s)
-        member.beat, member.heard_s, self._heard_s = beat, now_s, now_s
-        self._limit(member, now_s)
+        former = self.members.hear(beat, now_s)
+        if former is not None:
+            self._vacate(former)
         releases: list[Release] = []
         seats, name = self._seats, beat.worker
         for stream, held in beat.streams.items():
@@ -157,40 +95,6 @@ class Placement:
                 seat.t_end_ns, seat.seq = held.t_end_ns, held.seq
         return releases
 
-    def _admit(self, beat: Beat, former: Member | None, now_s: float) -> Member:
-        if beat.schema != SCHEMA:
-            self.counters["beats_of_another_schema"] += 1
-            raise RejectedError(f"schema: expected {SCHEMA}, got {beat.schema}")
-        if former is not None and now_s - former.heard_s < 1.0 and former.beat.pid != beat.pid:
-            self.counters["beats_of_a_namesake"] += 1
-            raise RejectedError(
-                f"worker {beat.worker!r} is process {former.beat.pid} on {former.beat.host}; "
-                f"process {beat.pid} on {beat.host} needs another name"
-            )
-        for other in self._members.values():
-            same = other.beat.generation == beat.generation and other is not former
-            if same and self._is_fresh(other, now_s) and other.beat.model != beat.model:
-                self.counters["beats_of_another_bundle"] += 1
-                raise RejectedError(
-                    f"bundle: expected {other.beat.model[:12]} as {other.name} has, "
-                    f"got {beat.model[:12]}; a new bundle comes by: cluster upgrade BUNDLE"
-                )
-        if former is not None:
-            self._vacate(former)
-        member = Member(beat, now_s, limit=float(beat.capacity), limited_s=now_s)
-        self._members[beat.worker] = member
-        return member
-
-    def _limit(self, member: Member, now_s: float) -> None:
-        beat = member.beat
-        if now_s - member.limited_s < 1.0:
-            return
-        member.limited_s = now_s
-        if beat.p99_ms > beat.hop_ms / 2:
-            member.limit = max(1.0, 0.9 * min(member.limit, float(max(len(member.seats), 1))))
-        else:
-            member.limit = min(float(beat.capacity), member.limit + 1.0)
-
     def _adopt(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat:
         seat = self._seats.setdefault(stream, _Seat(None, epoch, now_s))
         self._sit(stream, seat, worker)
@@ -199,29 +103,20 @@ class Placement:
         return seat
 
     def _sit(self, stream: str, seat: _Seat, worker: str | None) -> None:
-        if seat.worker in self._members:
-            self._members[seat.worker].seats.discard(stream)
+        if seat.worker is not None and seat.worker in self.members:
+            self.members[seat.worker].seats.discard(stream)
         seat.worker = worker
         if worker is not None:
-            self._members[worker].seats.add(stream)
+            self.members[worker].seats.add(stream)
 
     def _vacate(self, member: Member) -> None:
         for stream in member.seats:
             self._seats[stream].worker = None
         member.seats.clear()
 
-    def drain(self, worker: str) -> int:
-        """Let a worker's streams move away at the limited rate; return how many it has.
-
-        Raises:
-            RejectedError: no such worker.
-        """
-        member = self._members.get(worker)
-        if member is None:
-            known = ", ".join(sorted(self._members)) or "none"
-            raise RejectedError(f"no worker {worker!r}; known: {known}")
-        member.draining = True
-        return len(member.seats)
+    def forget(self, worker: str) -> None:
+        """Know nothing more of a worker that is ended; one of its name that comes is a new one."""
+        self._vacate(self.members.forget(worker))
 
     # Captures
 
@@ -239,11 +134,11 @@ class Placement:
         self._epoch = max(self._epoch, request.epoch)
         lost = request.lost if request.lost == seat.worker and request.epoch >= seat.epoch else ""
         if lost:
-            self._members[lost].suspect_until_s = now_s + self._policy.suspect_s
+            self.members[lost].suspect_until_s = now_s + self._policy.suspect_s
             self.counters["workers_lost"] += 1
         elif seat.worker is not None and seat.epoch >= request.epoch:
-            member = self._members[seat.worker]
-            if self._is_fresh(member, now_s):
+            member = self.members[seat.worker]
+            if self.members.is_fresh(member, now_s):
                 return self._answer(request.stream, seat, member)
         answer = self._move(request.stream, seat, now_s, is_move=request.epoch > 0)
         self.counters["places_refused"] += isinstance(answer, Refused)
@@ -253,14 +148,14 @@ class Placement:
         """Note that a capture is there; an answer only where it is mistaken about its place."""
         seat = self._seats.get(claim.stream)
         if seat is None or seat.epoch < claim.epoch:
-            if claim.worker not in self._members:
+            if claim.worker not in self.members:
                 return None  # a directory that has just started: its beat will come
             seat = self._adopt(claim.stream, claim.epoch, claim.worker, now_s)
         if self._is_foreign(seat, claim, now_s):
             return None
         seat.owners[claim.device] = (claim.owner, now_s)
         if seat.epoch > claim.epoch and seat.worker is not None:
-            return self._answer(claim.stream, seat, self._members[seat.worker])
+            return self._answer(claim.stream, seat, self.members[seat.worker])
         return None
 
     def leave(self, leave: Leave, now_s: float) -> None:
@@ -282,7 +177,7 @@ class Placement:
         if is_move and len(recent) >= policy.flaps:
             text = f"moved {len(recent)} times within {policy.flap_s:.0f} s"
             return Refused(stream, text, policy.full_retry_ms)
-        target, reason = self._choose(seat.worker, now_s, is_move)
+        target, reason = self.members.choose(seat.worker, now_s, is_move)
         if target is None:
             full = reason == "full"
             return Refused(stream, reason, policy.full_retry_ms if full else policy.retry_ms)
@@ -294,65 +189,6 @@ class Placement:
             seat.moves_s = deque([*recent, now_s])
         self.counters["moves" if is_move else "places"] += 1
         return self._answer(stream, seat, target)
-
-    def _choose(self, lost: str | None, now_s: float, is_move: bool) -> tuple[Member | None, str]:
-        """The best worker for a stream that comes from ``lost``, or why there is none.
-
-        Of many workers a few are drawn and the best of those is taken: nearly as even, and as
-        cheap with hundreds of workers as with a dozen.
-        """
-        members = list(self._members.values())
-        if len(members) > 2 * DRAWN:
-            drawn = self._random.sample(members, DRAWN)
-            target, reason = self._best(drawn, lost, now_s, is_move)
-            if target is not None:
-                return target, reason
-        return self._best(members, lost, now_s, is_move)
-
-    def _best(
-        self, members: list[Member], lost: str | None, now_s: float, is_move: bool
-    ) -> tuple[Member | None, str]:
-        there = [
-            member for member in members if self._is_open(member, now_s) and member.name != lost
-        ]
-        if not there:
-            return None, "no worker is ready"
-        # A slow worker takes no new stream; one that has lost its worker is better off there still.
-        free = [
-            member
-            for member in there
-            if len(member.seats) < (member.beat.capacity if is_move else int(member.limit))
-        ]
-        if not free:
-            return None, "full"
-        if is_move:
-            free = [member for member in free if self._may_move(member, now_s)]
-            if not free:
-                return None, "every worker is busy taking over others' streams"
-        former = self._members.get(lost) if lost is not None else None
-        host = former.beat.host if former is not None else None
-        return min(
-            free,
-            key=lambda m: (
-                -m.beat.generation,
-                len(m.seats) >= int(m.limit),
-                m.beat.host == host,
-                len(m.seats) / m.limit,
-                m.name,
-            ),
-        ), ""
-
-    def _may_move(self, member: Member, now_s: float) -> bool:
-        while member.moves_s and now_s - member.moves_s[0] >= 1.0:
-            member.moves_s.popleft()
-        return len(member.moves_s) < self._policy.moves_per_s
-
-    def _is_fresh(self, member: Member, now_s: float) -> bool:
-        return now_s - member.heard_s <= self._policy.silent_s
-
-    def _is_open(self, member: Member, now_s: float) -> bool:
-        ready = member.beat.ready and not member.draining and self._is_fresh(member, now_s)
-        return ready and now_s >= member.suspect_until_s
 
     @staticmethod
     def _answer(stream: str, seat: _Seat, member: Member) -> Placed:
@@ -368,28 +204,19 @@ class Placement:
         """Move what has to move, give up what nobody feeds, and forget who is gone."""
         releases = self._give_up(now_s)
         moves: list[Placed] = []
-        newest = max((m.beat.generation for m in self._open(now_s)), default=0)
-        for member in list(self._members.values()):
-            silent_s = now_s - member.heard_s
-            # All silent at once: it is the directory that did not listen, and nothing is moved.
-            hangs = silent_s > self._policy.patience_s and now_s - self._heard_s < 1.0
+        newest = self.members.newest(now_s)
+        for member in self.members:
+            hangs = self.members.hangs(member, now_s)
             if member.beat.generation < newest:
                 member.draining = True
             if (hangs or member.draining) and member.seats:
                 moves += self._move_away(member, now_s)
             if hangs and not member.seats:
-                del self._members[member.name]
+                self.members.forget(member.name)
                 self.counters["workers_forgotten"] += 1
         # Its own beat has to say so too: captures that move away still ask it how far it came.
-        idle = [
-            m.name
-            for m in self._members.values()
-            if m.draining and not m.seats and not m.beat.streams
-        ]
+        idle = [m.name for m in self.members if m.draining and not m.seats and not m.beat.streams]
         return Orders(moves, releases, idle)
-
-    def _open(self, now_s: float) -> Iterable[Member]:
-        return (member for member in self._members.values() if self._is_open(member, now_s))
 
     def _move_away(self, member: Member, now_s: float) -> list[Placed]:
         moved: list[Placed] = []

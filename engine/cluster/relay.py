@@ -16,11 +16,12 @@ import zmq
 
 from engine.wire.codec import MAX_HEADER, MAX_TOPIC
 from engine.wire.gate import POOL
-from engine.wire.link import DirectoryLink, keep_alive
+from engine.wire.link import DirectoryLink
 from engine.wire.membership import RelayBeat
-from engine.wire.scores import SCORE_QUEUE, SCORE_TOPIC, STATUS_TOPIC, ScorePublisher
+from engine.wire.peers import MESSAGES, descriptor_of
+from engine.wire.scores import SCORE_TOPIC, STATUS_TOPIC, ScorePublisher
 from engine.wire.security import ServerSecurity
-from engine.wire.sockets import Socket
+from engine.wire.sockets import UNLIMITED, BoundSocket
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +30,16 @@ BATCH = 1_000
 """Messages passed on between two looks at the other sockets."""
 
 
-class ScoreIntake(Socket):
+class ScoreIntake(BoundSocket):
     """Where workers' scores come in (XSUB): raw frames, those of another shape counted."""
 
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
         super().__init__(zmq.XSUB)
         self.rejected = 0
-        self._zmq.rcvhwm = 10 * SCORE_QUEUE
-        keep_alive(self._zmq)
+        self._zmq.rcvhwm = UNLIMITED
         if security is not None:
-            security.apply(self._zmq)
             self._zmq.zap_domain = POOL.encode()
-        self.bind(endpoint)
+        self.listen(endpoint, MESSAGES, security)
         self._zmq.send(b"\x01")  # everything: a new client gets the last score of every topic
 
     def receive_all(self) -> list[list[bytes]]:
@@ -48,9 +47,12 @@ class ScoreIntake(Socket):
         found: list[list[bytes]] = []
         for _ in range(BATCH):
             try:
-                frames = self._zmq.recv_multipart(zmq.NOBLOCK)
+                first = self._zmq.recv(zmq.NOBLOCK, copy=False)
+                frames = [first.bytes, *(self._zmq.recv_multipart() if first.more else ())]
             except zmq.Again:
                 break
+            if self._peers is not None:
+                self._peers.took(descriptor_of(first), sum(map(len, frames)))
             if _is_score_or_status(frames):
                 found.append(frames)
             else:

@@ -12,7 +12,16 @@ from engine.inference.service import InferenceService
 from engine.settings import ClusterSettings
 from engine.wire.gate import Gate
 from engine.wire.link import DirectoryLink
-from engine.wire.membership import Admit, Admitted, Beat, Outbound, Rejected, Relays, Release
+from engine.wire.membership import (
+    Admit,
+    Admitted,
+    Beat,
+    Drain,
+    Outbound,
+    Rejected,
+    Relays,
+    Release,
+)
 from engine.wire.messages import SCHEMA
 
 log = logging.getLogger(__name__)
@@ -56,6 +65,7 @@ class Membership:
         self._follow, self._gate = follow, gate
         self._incarnation = time.time_ns()
         self._beat_s = 0.0
+        self._draining = False
         self._told: tuple[str, ...] = ()
 
     def step(self) -> None:
@@ -85,7 +95,8 @@ class Membership:
                 capacity=settings.capacity,
                 hop_ms=service.hop_ms,
                 p99_ms=service.recent_p99_ms(),
-                ready=service.state in ("ready", "running"),
+                ready=service.state in ("ready", "running", "paused"),
+                draining=self._draining,
                 streams=service.held(),
             )
         )
@@ -95,6 +106,8 @@ class Membership:
             case Release():
                 self._service.release(message.stream, message.epoch)
                 self._gate.forget(message.stream)
+            case Drain():
+                self._draining = True
             case Relays():
                 self._follow(message.intakes)
             case Admit():

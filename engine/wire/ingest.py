@@ -17,14 +17,20 @@ from engine.wire.gate import Gate, key_of
 from engine.wire.messages import Message
 from engine.wire.peers import MESSAGES, descriptor_of
 from engine.wire.security import ClientSecurity, ServerSecurity
-from engine.wire.sockets import MAX_FRAME, MAX_REQUEST, UNLIMITED, BoundSocket, Socket, sent_ns
+from engine.wire.sockets import (
+    MAX_FRAME,
+    MAX_MALFORMED,
+    MAX_REQUEST,
+    UNLIMITED,
+    BoundSocket,
+    Socket,
+    sent_ns,
+)
 
 INGEST_QUEUE = 256
 """Messages a sender queues for a slow worker: some seconds, then the newest are dropped."""
 RECEIVE_S = 0.025
 """Longest time that one step spends on what comes in."""
-MAX_MALFORMED = 100
-"""Malformed messages after which a connection is cut."""
 
 
 class IngestSender(Socket):

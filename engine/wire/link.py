@@ -20,8 +20,9 @@ from engine.wire.membership import (
     unpack_inbound,
     unpack_outbound,
 )
+from engine.wire.peers import LETTERS, descriptor_of
 from engine.wire.security import ClientSecurity, ServerSecurity
-from engine.wire.sockets import Socket
+from engine.wire.sockets import MAX_MALFORMED, UNLIMITED, BoundSocket, Socket
 
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 1_500
 """A peer that stops answering is given up after this: a stopped process still holds its sockets."""
@@ -47,18 +48,16 @@ class Letter:
     message: Inbound
 
 
-class DirectorySocket(Socket):
+class DirectorySocket(BoundSocket):
     """The directory's end: reads everything there is, hostile messages counted."""
 
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
-        super().__init__(zmq.ROUTER)
+        super().__init__(zmq.ROUTER, MAX_BYTES)
         self.rejected: Counter[str] = Counter()
-        self._zmq.maxmsgsize = MAX_BYTES
-        self._zmq.rcvhwm = 10 * QUEUE
+        self._malformed: Counter[int] = Counter()
+        self._zmq.rcvhwm = UNLIMITED
         self._zmq.sndhwm = QUEUE
-        if security is not None:
-            security.apply(self._zmq)
-        self.bind(endpoint)
+        self.listen(endpoint, LETTERS, security)
 
     def receive_all(self, limit: int = 1_000) -> list[Letter]:
         """Every message that has arrived, at most ``limit``; never waits, never raises."""
@@ -69,15 +68,22 @@ class DirectorySocket(Socket):
             except zmq.Again:
                 break
             if len(frames) != 2:
-                self.rejected["frames"] += 1
+                self._refuse("frames", descriptor_of(frames[-1]))
                 continue
             try:
                 message = unpack_inbound(frames[1].bytes)
             except WireError:
-                self.rejected["messages_malformed"] += 1
+                self._refuse("messages_malformed", descriptor_of(frames[1]))
                 continue
             letters.append(Letter(frames[0].bytes, key_of(frames[1]), message))
         return letters
+
+    def _refuse(self, why: str, sender: int) -> None:
+        self.rejected[why] += 1
+        self._malformed[sender] += 1
+        if self._peers is not None and self._malformed[sender] >= MAX_MALFORMED:
+            del self._malformed[sender]
+            self._peers.drop(sender, f"sent {MAX_MALFORMED} malformed messages")
 
     def send(self, receiver: bytes, message: Outbound) -> None:
         """Send to one of the connections; nothing happens where it is gone."""

@@ -60,6 +60,8 @@ class Beat(_Message, frozen=True, tag="beat"):
     p99_ms: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     """Of the latency of the last seconds' scores; 0 without any."""
     ready: bool = True
+    draining: bool = False
+    """It was told to ``Drain``: a directory that has just started learns it so."""
     streams: Annotated[dict[str, Held], msgspec.Meta(max_length=MAX_HELD)] = {}
 
 
@@ -163,6 +165,10 @@ class Admit(_Message, frozen=True, tag="admit"):
     key: Line
 
 
+class Drain(_Message, frozen=True, tag="drain"):
+    """To a worker: say in every beat that its streams are to move away."""
+
+
 class Relays(_Message, frozen=True, tag="relays"):
     """To a worker: the relays' intakes, all of them."""
 
@@ -197,7 +203,9 @@ class Report(_Message, frozen=True, tag="report"):
 Inbound = (
     Beat | RelayBeat | HostBeat | Place | Claim | Leave | Admitted | Ask
 )  # what the directory reads
-Outbound = Placed | Refused | Release | Admit | Relays | Upgrade | Retire | Rejected | Report
+Outbound = (
+    Placed | Refused | Release | Admit | Drain | Relays | Upgrade | Retire | Rejected | Report
+)
 
 _Read = TypeVar("_Read", Inbound, Outbound)
 _inbound: msgspec.msgpack.Decoder[Inbound] = msgspec.msgpack.Decoder(Inbound)

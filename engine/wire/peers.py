@@ -33,6 +33,13 @@ SO_ATTACH_FILTER = 26
 DROP_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0)
 """Linux: a packet filter of one instruction, "keep 0 bytes"."""
 KB, MB = 1024, 1024 * 1024
+NAMES = {
+    int(zmq.XPUB): "scores",
+    int(zmq.PULL): "ingest",
+    int(zmq.REP): "control",
+    int(zmq.ROUTER): "the directory",
+    int(zmq.XSUB): "a relay's intake",
+}
 EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 
 
@@ -51,6 +58,9 @@ class Budget:
 SUBSCRIPTIONS = Budget(128 * KB, 4 * KB)
 """A subscription of one stream takes some 80 bytes, a heartbeat 20."""
 REQUESTS = Budget(256 * KB, 32 * KB)
+LETTERS = Budget(4 * MB, 512 * KB)
+"""To a directory: four beats a second of a worker with 1000 streams are some 200 KB, a capture's
+claims 150 bytes."""
 MESSAGES = Budget(24 * MB)
 """Of messages that wait or are not complete: half a second of 160 people with faces."""
 
@@ -82,7 +92,7 @@ class PeerWatch:
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         address = f"inproc://peers-{id(self)}"
         kind = int(watched.getsockopt(zmq.TYPE))
-        self._name = {int(zmq.XPUB): "scores", int(zmq.PULL): "ingest"}.get(kind, "control")
+        self._name = NAMES[kind]
         watched.monitor(address, EVENTS)
         self._monitor: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
         self._monitor.setsockopt(zmq.RCVHWM, 0)  # a full monitor would stop ZeroMQ's own thread

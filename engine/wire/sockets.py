@@ -18,6 +18,8 @@ from engine.wire.security import ServerSecurity
 
 MAX_REQUEST = 4096
 """Bytes of a subscription, and of a control request."""
+MAX_MALFORMED = 100
+"""Malformed messages after which a connection is cut."""
 MAX_FRAME = max(MAX_BUFFER, MAX_HEADER)
 UNLIMITED = 0
 """Messages that a bound socket may hold back: the peers' budgets of bytes are the limit. A full

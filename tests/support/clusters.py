@@ -39,6 +39,7 @@ class Cluster:
 
     directory: str
     scores: str
+    control: str
     process: subprocess.Popen[str]
     log: Path
     patience_s: float = PATIENCE_S
@@ -91,10 +92,10 @@ class Cluster:
 @contextmanager
 def cluster(log: Path, streams: Sequence[str], *arguments: str) -> Iterator[Cluster]:
     """Run a cluster on free ports, with the packaged clip as every stream."""
-    directory = free_endpoint()
+    directory, control = free_endpoint(), free_endpoint()
     scores = f"{free_endpoint()},{free_endpoint()}"
     command = [sys.executable, "-m", "engine", "cluster", "--directory", directory]
-    command += ["--scores", scores, *arguments]
+    command += ["--scores", scores, "--control", control, *arguments]
     for name in streams:
         command += ["--stream", f"{name}={SAMPLE}"]
     with log.open("w") as out:
@@ -102,7 +103,7 @@ def cluster(log: Path, streams: Sequence[str], *arguments: str) -> Iterator[Clus
             command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=out, text=True
         )
         try:
-            yield Cluster(directory, scores, process, log)
+            yield Cluster(directory, scores, control, process, log)
         finally:
             process.terminate()
             try:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from clients.control import Control
+from clients.subscriber import Subscriber
 from engine.wire.link import DirectoryLink
 from engine.wire.membership import Ask, Report
-from tests.support.clusters import Cluster, Watcher, cluster, kill_tree
+from engine.wire.messages import Score
+from tests.support.clusters import PATIENCE_S, Cluster, Watcher, cluster, kill_tree
 
 STREAMS = ("one", "two", "three")
 
@@ -24,6 +29,35 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     log = tmp_path_factory.mktemp("cluster") / "log"
     with cluster(log, STREAMS, "--workers", "3", "--hosts", "3") as made:
         yield made
+
+
+def marks(running: Cluster, label: str) -> dict[str, int]:
+    """Scores that carry the mark, of each stream, once all streams have had it."""
+    found: Counter[str] = Counter()
+    end_s = time.monotonic() + PATIENCE_S
+    with Subscriber(running.scores) as subscriber, Control(running.control) as control:
+        subscriber.poll(500)
+        assert control.mark(label) == len(STREAMS)
+        while len(found) < len(STREAMS):
+            assert time.monotonic() < end_s, found
+            for event in subscriber.poll(50):
+                if isinstance(event, Score) and event.mark == label:
+                    found[event.envelope.stream] += not event.envelope.repeated
+    return found
+
+
+def test_marks_and_pauses_have_one_endpoint_for_all_workers(running: Cluster) -> None:
+    running.ready(3, len(STREAMS))
+    with Watcher(running.scores) as seen, Control(running.control) as control:
+        seen.further(STREAMS, 2)
+        control.pause()
+        time.sleep(1.0)  # what was on its way has come
+        before = {name: len(seqs) for name, seqs in seen.seqs.items()}
+        time.sleep(2.0)
+        assert before == {name: len(seqs) for name, seqs in seen.seqs.items()}
+        control.resume()
+        seen.further(STREAMS, 2)
+    assert marks(running, "together") == dict.fromkeys(STREAMS, 1)
 
 
 def busiest(values: dict) -> dict:  # type: ignore[type-arg]

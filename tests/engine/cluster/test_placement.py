@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cluster.placement import Placement, Policy, RejectedError
+from engine.cluster.members import Policy, RejectedError
+from engine.cluster.placement import Placement
 from engine.wire.membership import Beat, Claim, Held, Leave, Place, Placed, Refused
 from engine.wire.messages import SCHEMA
 
@@ -121,7 +122,7 @@ def test_a_drained_worker_loses_its_streams_at_the_limited_rate_and_is_idle_then
     placement = pool("a-1", "a-2", policy=Policy(moves_per_s=2), capacity=100)
     for i in range(8):
         placed(placement.place(place(f"s{i}"), 0.0))
-    assert placement.drain("a-1") == 4
+    assert placement.members.drain("a-1") == 4
     steps = []
     for tenth in range(30):
         now_s = 0.1 * tenth
@@ -138,7 +139,7 @@ def test_a_drained_worker_loses_its_streams_at_the_limited_rate_and_is_idle_then
 
 def test_drain_of_a_stranger_names_those_who_are_known() -> None:
     with pytest.raises(RejectedError, match=r"no worker 'x'; known: a-1"):
-        pool("a-1").drain("x")
+        pool("a-1").members.drain("x")
 
 
 def test_a_worker_silent_while_others_are_heard_loses_its_streams() -> None:
@@ -353,7 +354,7 @@ def test_whatever_happens_no_stream_has_two_seats_and_no_epoch_falls(
         elif kind == "x":
             placement.leave(Leave(name, "d", "o"), now_s)
         elif kind == "d" and who in {m.name for m in placement.members}:
-            placement.drain(who)
+            placement.members.drain(who)
         for told in [answer, *placement.step(now_s).moves]:
             if isinstance(told, Placed):
                 assert told.stream not in seats or told.epoch >= seats[told.stream].epoch

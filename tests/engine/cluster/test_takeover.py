@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from engine.capture.route import KEEP_NS, Tape
+from engine.capture.tape import KEEP_NS, Tape
 from engine.inference.core import InferenceCore
 from engine.wire.messages import Audio, Score, Video
 from tests.engine.inference.test_core import MS, T0, face, make_core, play, sound

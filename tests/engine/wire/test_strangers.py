@@ -10,10 +10,13 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from engine.cluster.relay import ScoreIntake
 from engine.wire.control import ControlClient, ControlServer
-from engine.wire.ingest import MAX_MALFORMED, IngestReceiver, IngestSender
+from engine.wire.ingest import IngestReceiver, IngestSender
+from engine.wire.link import DirectoryLink, DirectorySocket
+from engine.wire.membership import Ask, pack
 from engine.wire.scores import ScorePublisher, ScoreReceiver
-from engine.wire.sockets import MAX_REQUEST
+from engine.wire.sockets import MAX_MALFORMED, MAX_REQUEST
 from tests.support.publisher import score
 from tests.support.strangers import MORE, Stranger, frame
 
@@ -67,6 +70,45 @@ def test_a_flood_of_subscriptions_is_cut_and_an_honest_subscriber_is_served() ->
             # What it sent is read to its end before it sees the cut: many steps for each look.
             wait_for(lambda: max(publisher.greet() for _ in range(40)) < 0 or stranger.is_cut(0.05))
         assert honest.rejected == 0
+
+
+def test_a_flood_of_letters_to_the_directory_is_cut_and_an_honest_one_is_answered() -> None:
+    letter = frame(pack(Ask("status" + 900 * "x")))
+    with (
+        DirectorySocket("tcp://127.0.0.1:*") as directory,
+        DirectoryLink(directory.endpoint) as honest,
+        Stranger(directory.endpoint, "DEALER") as stranger,
+        pouring(stranger, letter * 1000),
+    ):
+        wait_for(lambda: directory.receive_all() and directory.cut)
+        assert stranger.is_cut()
+        wait_for(lambda: honest.send(Ask("status")))
+        wait_for(lambda: Ask("status") in [one.message for one in directory.receive_all()])
+
+
+def test_whoever_sends_the_directory_what_is_no_letter_is_cut() -> None:
+    with (
+        DirectorySocket("tcp://127.0.0.1:*") as directory,
+        Stranger(directory.endpoint, "DEALER") as stranger,
+        pouring(stranger, frame(b"\xc1") * 1000),
+    ):
+        wait_for(lambda: directory.receive_all() or directory.cut)
+        assert directory.rejected["messages_malformed"] >= MAX_MALFORMED
+
+
+def test_endless_parts_at_a_relays_intake_are_cut() -> None:
+    with ScoreIntake("tcp://127.0.0.1:*") as intake:
+        with (
+            Stranger(intake.endpoint, "PUB") as stranger,
+            pouring(stranger, frame(bytes(MB // 2), MORE)),
+        ):
+            wait_for(lambda: intake.receive_all() or intake.cut)
+            assert stranger.is_cut()
+        with ScorePublisher() as worker:
+            worker.connect([intake.endpoint])
+            wait_for(lambda: not intake.receive_all() and worker.greet())
+            worker.publish(score("a", 1))
+            wait_for(intake.receive_all)
 
 
 def test_a_flooder_that_is_not_read_and_breaks_off_ends_nobody() -> None:
