@@ -41,6 +41,8 @@ from tests.support.strangers import MORE, Stranger, frame
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 READY_S = 90.0
+LOADED_S = 5.0
+"""The recogniser is loaded beside the first scores."""
 SETTLE_S = 8.0
 """After a fault: time in which the engine has to be as before."""
 MB = 1024 * 1024
@@ -368,7 +370,7 @@ def short_streams(engine: Engine, seconds: float) -> str:
 def measure(name: str, seconds: float) -> Row:
     """Hurt a healthy engine and see how it is afterwards."""
     with engine() as running:
-        time.sleep(3)
+        time.sleep(LOADED_S)
         before_mb, pids = running.memory_mb(), {child.pid for child in running.children()}
         start_s = time.monotonic()
         note = FAULTS[name](running, seconds)
@@ -475,7 +477,73 @@ def killed_supervisor() -> Row:
         return Row("supervisor killed, worker frozen", 0.0, 0, before_mb, 0.0, note)
 
 
+def strangers_in_turn() -> Row:
+    """One engine and every stranger, one after another: what is left of their memory."""
+    with engine() as running:
+        time.sleep(LOADED_S)
+        before_mb, pids = running.memory_mb(), {child.pid for child in running.children()}
+        start_s = time.monotonic()
+        for name in STRANGERS:
+            FAULTS[name](running, TURN_S)
+        time.sleep(FORGOTTEN_S)
+        return Row(
+            "all strangers in turn",
+            running.honest.silence_s(start_s),
+            len(pids - {child.pid for child in running.children()}),
+            before_mb,
+            running.memory_mb(),
+            f"{len(STRANGERS)} kinds, {TURN_S:g} s of each",
+        )
+
+
+def recorder_hour() -> Row:
+    """Simulated: the rows of an hour of 64 streams, in Parquet."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", RECORDER_HOUR, f"{folder}/hour.parquet"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        before_mb, largest_mb, rows = map(float, done.stdout.split())
+        note = f"a recorder's memory, {rows:.0f} rows of 64 streams"
+        return Row("hour of 64 streams", 0.0, 0, before_mb, largest_mb, note)
+
+
+STRANGERS = (
+    "200 subscribers",
+    "flood of subscriptions",
+    "subscribed and unsubscribed",
+    "prefixes of 8 MB",
+    "endless parts on scores",
+    "endless parts on ingest",
+    "endless parts on control",
+    "flood of describe",
+    "malformed messages",
+    "valid sound of 2000 strangers",
+    "300 idle connections each",
+)
+TURN_S = 5.0
+FORGOTTEN_S = 45.0
+"""Streams are forgotten after 30 s without a message."""
+RECORDER_HOUR = """
+import resource, sys
+from pathlib import Path
+import psutil
+from clients.record import new_recording
+from engine.wire.rows import row_of
+from tests.support.stage import score
+recording, rows = new_recording(Path(sys.argv[1])), 0
+print(psutil.Process().memory_info().rss / 2**20)
+for hop in range(7200):
+    for stream in range(64):
+        recording.write(row_of(score(f"s{stream}", 0, hop, hop * 500_000_000, None)))
+        rows += 1
+    recording.tick()
+recording.close()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, rows)
+"""
+
+
 OTHERS: dict[str, Callable[[], Row | str]] = {
+    "all strangers in turn": strangers_in_turn,
+    "hour of 64 streams": recorder_hour,
     "unread terminal": unread_terminal,
     "clip cut and deleted": clip_gone,
     "disk full": disk_full,
@@ -493,6 +561,12 @@ def soak(minutes: float) -> None:
             time.sleep(5)
             sizes = [child.memory_info().rss / MB for child in children]
             samples.append([(time.monotonic() - start_s) / 3600, *sizes])
+            if len(samples) % 60 == 0:
+                print(
+                    f"{samples[-1][0] * 60:.0f} min:",
+                    *(f"{size:.0f}" for size in sizes),
+                    flush=True,
+                )
         table = np.array(samples)
         settled = table[len(table) // 4 :]
         print(f"{minutes:g} min: longest silence {running.honest.silence_s(start_s):.2f} s")
@@ -505,9 +579,12 @@ def soak(minutes: float) -> None:
 def main(
     only: Annotated[list[str] | None, typer.Option(help="Rows whose name holds this.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each stranger continues.")] = 10.0,
+    words: Annotated[bool, typer.Option(help="Engines that read words.")] = True,
     soak_minutes: Annotated[float, typer.Option(help="Instead: memory over this time.")] = 0.0,
 ) -> None:
     """Print the table of faults."""
+    if not words:
+        os.environ["UNDERTONE_WORDS__MODE"] = "off"
     if soak_minutes:
         soak(soak_minutes)
         return
