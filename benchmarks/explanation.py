@@ -52,6 +52,7 @@ def main(name: str) -> None:
                 words=(),
                 clarity=1.0,
                 is_new=True,
+                evidence=3.0,
             )
             for _ in range(streams)
         ]
