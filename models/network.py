@@ -21,6 +21,8 @@ from models.umca import FrameProjection, ProjectedFrames
 
 Seen = tuple[ProjectedFrames, Tensor]
 """Projected frames [B, T] and their mask."""
+PACKED_BELOW = 0.9
+"""Share of frames that count below which training projects those alone."""
 
 
 class NetworkError(UserError, ValueError):
@@ -88,6 +90,8 @@ class SentimentNetwork(nn.Module):
         _check(name, values, mask, self.spec.frame_dims[index], rows)
         if mask is None:
             mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        elif self.training and float(mask.float().mean()) < PACKED_BELOW:
+            return _packed(self.projections[index], values, mask), mask
         return self.projections[index](values), mask
 
     def fuse(self, seen: Sequence[Seen], missing_text: bool | Tensor) -> NetworkOutput:
@@ -97,6 +101,22 @@ class SentimentNetwork(nn.Module):
             [frames for frames, _ in seen], [mask for _, mask in seen], flags
         )
         return output
+
+
+def _packed(project: nn.Module, values: Tensor, mask: Tensor) -> ProjectedFrames:
+    """The projection of the frames that count; the others are zeros.
+
+    Among the longest clips of an epoch most of a padded batch is padding, and no weight of the
+    network is learnt from it.
+    """
+    places = mask.flatten().nonzero()[:, 0]
+    frames = project(values.flatten(0, 1).index_select(0, places))
+
+    def spread(part: Tensor) -> Tensor:
+        whole = part.new_zeros(mask.numel(), part.shape[1])
+        return whole.index_copy(0, places, part).view(*mask.shape, part.shape[1])
+
+    return ProjectedFrames(*(spread(part) for part in frames))
 
 
 def _flags(missing_text: bool | Tensor, like: Tensor) -> Tensor:

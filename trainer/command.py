@@ -91,7 +91,7 @@ def _do(step: str, opened: Opened, places: Places, stop: Stop) -> None:
     set_threads(recipe.training.threads)
     if team.size > 1 and step not in ("fit", "features"):
         raise PipelineError("several processes train together: use torchrun with `fit` only")
-    with _locked(places.run, team):
+    with locked(places.run, team):
         pipeline = Pipeline(
             opened.corpus,
             recipe,
@@ -115,7 +115,7 @@ def told(error: object, code: int = 2) -> int:
 
 
 @contextmanager
-def _locked(run: Path, team: Team) -> Iterator[None]:
+def locked(run: Path, team: Team) -> Iterator[None]:
     """One run at a time in a folder.
 
     Raises:

@@ -8,7 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
-from trainer.command import USERS_FAULTS, told
+from trainer.command import USERS_FAULTS, locked, told
+from trainer.distributed import Team
 from trainer.progress import TerminalProgress
 from trainer.study.runner import Study, StudyOptions
 from trainer.study.tables import build
@@ -25,7 +26,8 @@ def reproduce(options: StudyOptions, tables: Sequence[Table]) -> int:
     progress = TerminalProgress()
     try:
         study = Study(options, tables, progress)
-        rows = study.run()
+        with locked(options.out, Team()):
+            rows = study.run()
         train = np.array([clip.valence for clip in study.corpus.split("train")])
         counts = " / ".join(f"{len(study.corpus.split(s)):,}" for s in ("train", "valid", "test"))
         recipe = study.opened[study.variants[0].name].recipe

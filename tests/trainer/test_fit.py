@@ -373,3 +373,44 @@ def test_under_torchrun_each_process_has_a_card_of_its_own(monkeypatch: pytest.M
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda:1")
     assert choose_device("cuda:0") == torch.device("cuda:0")
     assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_frames_that_do_not_count_are_not_projected_and_change_no_gradient() -> None:
+    spec = SPEC.model_copy(update={"dropout": 0.0, "input_dropout": 0.0})
+    (batch, *_) = Batches(TEST, SHAPES, 16).epoch(0)
+    torch.manual_seed(0)
+    hidden = batch.audio_mask & (torch.rand(batch.audio_mask.shape) < 0.7)
+    hidden[3] = False  # a clip without a voice
+    batch = replace(batch, audio_mask=hidden)
+    gradients, rows = [], []
+    for training in (True, False):
+        torch.manual_seed(0)
+        model = SentimentModel(SentimentNetwork(spec), augmentation=Augmentation(frame_drop=0))
+        model.train(training)
+        model.network.projections[0].register_forward_hook(
+            lambda _, given, __: rows.append(given[0].shape[:-1].numel())
+        )
+        batch_loss(model, batch, Recipe().loss, Team()).total.backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert rows == [int(hidden.sum()), hidden.numel()]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("one_draw", [True, False])
+def test_a_few_rows_at_a_time_have_the_loss_and_gradients_of_all(
+    one_draw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPEC.model_copy(update={"dropout": 0.0, "input_dropout": 0.0})
+    (batch, *_) = Batches(TEST, SHAPES, 37).epoch(0)
+    settings = Augmentation(frame_drop=0, one_draw=one_draw)
+    found = []
+    for rows in (5, 37):
+        monkeypatch.setattr("trainer.model.ROWS_AT_ONCE", rows)
+        torch.manual_seed(0)
+        model = SentimentModel(SentimentNetwork(spec), augmentation=settings)
+        total = batch_loss(model, batch, Recipe().loss, Team()).total
+        total.backward()
+        found.append([total.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)

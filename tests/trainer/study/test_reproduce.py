@@ -1,6 +1,7 @@
 """The tables by one command: trained, measured, written, and gone on with where it stopped."""
 
 import csv
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,32 @@ def test_a_recipe_that_does_not_fit_is_one_line(
     assert "--recipe features fits this corpus" in capsys.readouterr().err
     with pytest.raises(RecipeError, match="expected NAME:KEY=VALUE"):
         parse_variant("network.mia=off")
+
+
+def test_two_studies_do_not_work_in_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus(tmp_path / "mosei.pkl")
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("12345\n")
+        lock.flush()
+        assert reproduce(options(tmp_path), ("main",)) == 2
+    assert "another run (process 12345) is working there" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("checkpoint.pt"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    corpus(tmp_path / "mosei.pkl")
+    tables = []
+    for jobs in (1, 2):
+        out = tmp_path / f"out-{jobs}"
+        assert reproduce(options(tmp_path, out=out, jobs=jobs, extra=()), ("main",)) == 0
+        tables.append((out / "tables" / "main.csv").read_text())
+    assert tables[0] == tables[1]
 
 
 def test_noise_is_at_the_ratio_that_it_says() -> None:
