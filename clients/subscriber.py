@@ -219,7 +219,10 @@ class AsyncSubscriber:
         await self.close()
 
     async def _readable(self) -> None:
-        """Wait for the socket's edge, at most ``POLL_MS``: an edge before it is set is missed."""
+        """Wait for the socket's edge, at most ``POLL_MS``: an edge before it is set is missed.
+
+        Not ``zmq.asyncio``: its socket is another class, and both subscribers are one receiver.
+        """
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
         descriptor = self._subscriber.fileno()

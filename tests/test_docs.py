@@ -1,10 +1,24 @@
-"""The Python in the documentation: it compiles, and what it imports is there."""
+"""The Python in the documentation runs, against a made-up engine, as a reader would paste it."""
 
-import ast
+from __future__ import annotations
+
 import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zmq
+from msgspec.structs import replace
+
+from clients import Control, Subscriber
+from engine.wire.clock import now_ns, this_clock
+from engine.wire.control import ControlServer, parse
+from engine.wire.messages import Envelope
+from engine.wire.scores import ScorePublisher
+from tests.support.scores import make_score
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -14,6 +28,57 @@ BLOCKS = [
     for page in PAGES
     for found in BLOCK.finditer(page.read_text())
 ]
+SCORES = "tcp://127.0.0.1:5571"
+
+
+class EnoughError(Exception):
+    """The code of a page has printed: it would do so for ever."""
+
+
+class MadeUpEngine:
+    """Publishes a score every 20 ms, and takes control requests, in a thread."""
+
+    def __init__(self, publisher: ScorePublisher, server: ControlServer) -> None:
+        self._publisher, self._server = publisher, server
+        self.commands: list[str] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        seq = 0
+        while not self._over.wait(0.02):
+            self._publisher.greet()
+            now = now_ns()
+            envelope = Envelope("main", seq, now - 10**9, now, now, this_clock())
+            self._publisher.publish(replace(make_score(valence=0.5), envelope=envelope))
+            self._server.serve(self._answer)
+            seq += 1
+
+    def _answer(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.commands.append(parse(values).command)
+        return {"streams": 1}
+
+
+@contextmanager
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MadeUpEngine, str]]:
+    """The engine, and its endpoint of scores; it is the default one of the clients."""
+    with (
+        ScorePublisher("tcp://127.0.0.1:*") as publisher,
+        ControlServer("tcp://127.0.0.1:*") as server,
+    ):
+        for client, endpoint in ((Subscriber, publisher.endpoint), (Control, server.endpoint)):
+            others = client.__init__.__defaults__[1:]  # type: ignore[misc]
+            monkeypatch.setattr(client.__init__, "__defaults__", (endpoint, *others))  # type: ignore[misc]
+        running = MadeUpEngine(publisher, server)
+        try:
+            yield running, publisher.endpoint
+        finally:
+            running.close()
 
 
 def test_there_is_python_in_the_documentation() -> None:
@@ -21,8 +86,23 @@ def test_there_is_python_in_the_documentation() -> None:
 
 
 @pytest.mark.parametrize("code", BLOCKS)
-def test_the_code_of_a_page_compiles_and_finds_what_it_imports(code: str) -> None:
-    tree = ast.parse(code)
-    compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-    exec(compile(ast.Module(imports, []), "imports", "exec"), {})
+def test_the_code_of_a_page_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+
+    def show(*values: object) -> None:
+        shown.extend(values)
+        raise EnoughError
+
+    space: dict[str, Any] = {"print": show}
+    with engine(monkeypatch) as (running, endpoint):
+        try:
+            exec(compile(code.replace(SCORES, endpoint), "page", "exec"), space)
+        except EnoughError:
+            assert shown[:2] == ["main", 0.5]
+        else:
+            assert running.commands == ["mark", "pause", "resume"]
+        finally:
+            for value in space.values():
+                if isinstance(value, zmq.Socket):
+                    value.close(0)
+                    value.context.term()

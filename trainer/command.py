@@ -12,11 +12,11 @@ from pathlib import Path
 from models.bundle import BundleError
 from trainer.checkpoint import CheckpointError
 from trainer.distributed import Team, join
-from trainer.encoders import AssemblyError
 from trainer.features.store import FeatureError
 from trainer.fit import FitError, StoppedError, choose_device, set_threads
 from trainer.opening import FAULTS, Opened, Places, opening
 from trainer.progress import TerminalProgress
+from trainer.recipe import AssemblyError
 from trainer.results import PipelineError, Results
 from trainer.run import Pipeline
 from trainer.stop import Stop

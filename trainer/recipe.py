@@ -29,6 +29,10 @@ PACKAGED = "default"
 """The bundle that comes with the product."""
 
 
+class AssemblyError(Exception):
+    """A recipe whose parts cannot be put together; one line."""
+
+
 class RecipeError(Exception):
     """A recipe that cannot be used; one line per fault."""
 

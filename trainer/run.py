@@ -23,13 +23,13 @@ from models.calibration import Calibration, PatternCalibration
 from models.export import Label, write_bundle
 from models.spec import MODALITIES
 from models.umca import Standardisation
+from trainer.assembly import Assembly
 from trainer.checkpoint import Epoch
 from trainer.corpus import SPLITS, Corpus
 from trainer.data.batches import Batches
 from trainer.data.clips import PAIRS, StoredSamples, pair
 from trainer.data.statistics import ColumnStatistics, Modality, column_statistics
 from trainer.distributed import Team
-from trainer.encoders import Assembly, usable
 from trainer.evaluation import report as reports
 from trainer.evaluation.calibrate import calibrate
 from trainer.evaluation.card import card
@@ -44,6 +44,7 @@ from trainer.progress import Progress
 from trainer.recipe import STAGE, Recipe, Stage
 from trainer.recipe import load as load_recipe
 from trainer.results import PipelineError, Results
+from trainer.selection import usable
 from trainer.stop import Stop
 
 VERSION = "1"

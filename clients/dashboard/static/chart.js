@@ -1,4 +1,8 @@
 // A stream's valence over time on a canvas: line, interval band, gaps, marks, speech and face lanes.
+//
+// No chart library: uPlot 1.6 (51 kB, MIT) would draw axes, line, band and size, some 130 of these
+// lines. The hatched gaps with their reasons, the lanes, the marks, the outer band of points that share
+// a pixel and the keyboard's cursor would stay, as hooks into it.
 
 import { Cursor } from "./cursor.js";
 import { clock, clockShort, duration, reasonText, signed } from "./format.js";
