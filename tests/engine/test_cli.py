@@ -77,6 +77,7 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
     assert "has a key already" in again.stderr
 
 
+@pytest.mark.slow
 def test_score_writes_one_json_line_per_score(tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
     done = engine("score", "sample", "--out", str(out))

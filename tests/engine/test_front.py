@@ -155,6 +155,7 @@ def wait_until_gone(url: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_run_and_dashboard_begin_and_end_together(
     playing: Running, endpoints: Mapping[str, str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_the_dashboard_ends_with_an_engine_that_was_killed(playing: Running) -> 
     wait_until_gone(url)
 
 
+@pytest.mark.slow
 def test_marks_pause_and_resume_from_the_command_line_reach_the_engine(
     endpoints: Mapping[str, str],
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_clip_of_pixels_that_are_not_square_is_made_square(tmp_path: Path) -> 
         assert b.x == pytest.approx(a.x, abs=0.15 * a.width)
 
 
+@pytest.mark.slow
 def test_a_grey_portrait_and_a_huge_clip_are_looked_at(tmp_path: Path) -> None:
     for name, picture in (
         ("grey.mkv", "format=gray"),

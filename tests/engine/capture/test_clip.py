@@ -60,6 +60,7 @@ def test_old_formats_and_faces_that_leave(shared_data: Path) -> None:
     assert not any(seen[-5:])
 
 
+@pytest.mark.slow
 def test_reading_twice_gives_the_same_and_a_later_start_only_shifts() -> None:
     settings = load()
     stamper = Stamper("main", this_clock())

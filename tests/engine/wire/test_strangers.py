@@ -57,6 +57,7 @@ def test_a_message_of_endless_parts_is_cut_before_it_fills_the_memory() -> None:
         wait_for(lambda: memory_mb() < before_mb + 100)
 
 
+@pytest.mark.slow
 def test_a_flood_of_subscriptions_is_cut_and_an_honest_subscriber_is_served() -> None:
     with (
         ScorePublisher("tcp://127.0.0.1:*") as publisher,
