@@ -4,8 +4,8 @@
 
 Each clip is looked at as it is, at a quarter of its light, and tilted by 30 degrees, ten pictures a
 second, through the reader that live capture uses. The cost is CPU time of ``read_clip`` (decoding,
-sound, faces, crops) by the clip's length, and that of decoding its pictures alone. Clips are to
-show one face throughout.
+sound, faces, crops) by the clip's length, from its second pass on, and that of decoding all of its
+pictures. Clips are to show one face throughout.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ def found(path: Path, seconds: float) -> dict[str, float]:
 def cost(path: Path) -> tuple[float, float]:
     """CPU share of a core of reading a clip, and of decoding its pictures alone."""
     settings = load(capture={"loop": False})
-    began, end_ns = time.process_time(), 0
-    for message in read_clip(path, settings):
-        end_ns = max(end_ns, message.envelope.t_end_ns)
-    reading = time.process_time() - began
+    for _ in range(2):  # the second pass counts: a clip's networks are loaded once
+        began, end_ns = time.process_time(), 0
+        for message in read_clip(path, settings):
+            end_ns = max(end_ns, message.envelope.t_end_ns)
+        reading = time.process_time() - began
     began = time.process_time()
     with av.open(str(path)) as container:
         for _ in container.decode(container.streams.video[0]):
@@ -88,7 +89,7 @@ def main() -> None:
         print(f"{name}: found in {np.mean(values):.4f} of the pictures, worst {min(values):.3f}")
     for path in options.clips:
         reading, decoding = cost(path)
-        print(f"{path.name}: {reading:.1%} of a core, {decoding:.1%} of it decoding pictures")
+        print(f"{path.name}: {reading:.1%} of a core, decoding all pictures alone {decoding:.1%}")
 
 
 if __name__ == "__main__":

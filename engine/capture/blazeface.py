@@ -197,7 +197,9 @@ def _anchors(variant: Variant) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
+@cache
 def _session(path: Path) -> Any:
+    """A network, one for all cameras and passes of a clip in the process: it keeps no state."""
     import onnxruntime
 
     if not path.is_file():

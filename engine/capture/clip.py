@@ -152,6 +152,7 @@ class _Pair:
                 raise CaptureError(f"{self._path}: neither sound nor picture in it")
             for stream in container.streams.video[:1]:
                 self._aspect = stream.sample_aspect_ratio or Fraction(1)
+                stream.codec_context.thread_count = 1  # a clip needs none, and waking them costs
             queues: dict[str, deque[Audio | Video]] = {s.type: deque() for s in chosen}
             sent = 0
             for kind, found in self._decode(container, chosen):
@@ -248,8 +249,9 @@ class _Pair:
 
     def _time_ns(self, frame: Any) -> int:
         """Of a picture, sound or packet."""
-        seconds = Fraction(frame.pts) * Fraction(frame.time_base)
-        return self._start_ns + max(0, int(seconds * NS_PER_S))
+        base = frame.time_base
+        time_ns = frame.pts * base.numerator * NS_PER_S // base.denominator
+        return self._start_ns + max(0, int(time_ns))
 
 
 def _merge(queues: dict[str, deque[Audio | Video]], all_in: bool) -> Iterator[Audio | Video]:
@@ -274,7 +276,9 @@ def _mono(frame: Any) -> NDArray[np.float32]:
         mean = (mean - 128.0) / 128.0
     elif np.issubdtype(values.dtype, np.integer):
         mean = mean / float(-np.iinfo(values.dtype).min)
-    return np.asarray(np.nan_to_num(mean), np.float32)
+    if not np.isfinite(mean).all():
+        mean = np.nan_to_num(mean)
+    return np.asarray(mean, np.float32)
 
 
 def _reason(error: Exception) -> str:

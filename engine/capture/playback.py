@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 AHEAD = 256
 """Messages decoded ahead: some 7 seconds, so that a slow picture delays nothing."""
+BURST = 16
+"""Messages that are decoded in one go, once there is room for them: half a second of a clip. One by
+one, every picture would find the processor's caches cold."""
 PASS_GAP_NS = 25_000_000
 """Between two passes of a clip: more than is taken for jitter, so that this cut counts as a gap. No
 encoder's context reaches over it, and windows end where the sound's chunks do again."""
@@ -30,6 +33,8 @@ MAX_LAG_NS = 1_000_000_000
 """A clip that is later than this pauses and continues where it is: a machine too slow for it would
 otherwise send ever older messages, which the inference worker refuses."""
 CLOSE_S = 5.0
+WAIT_S = 0.1
+"""Between two looks at whether there is room, or an end."""
 
 Item = Media | Exception | None
 """A message, what broke the decoding, or the clip's end."""
@@ -144,8 +149,11 @@ class _Decoder:
         self._put(last)
 
     def _put(self, item: Item) -> bool:
+        if self.ahead.full():
+            while self.ahead.qsize() > AHEAD - BURST and not self._closing.wait(WAIT_S):
+                pass
         while not self._closing.is_set():
             with contextlib.suppress(queue.Full):
-                self.ahead.put(item, timeout=0.1)
+                self.ahead.put(item, timeout=WAIT_S)
                 return True
         return False
