@@ -1,4 +1,4 @@
-"""The whole engine as a user starts it: ``python benchmarks/engine.py [--seconds 20]``.
+"""The whole engine as a user starts it: ``python benchmarks/start.py [--seconds 20]``.
 
 Time from the command to the first score on a subscriber, and to the first one with a valence; then
 the resident memory of every process, while the sample clip speaks and its words are read. Shared
