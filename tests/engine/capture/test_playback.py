@@ -1,12 +1,16 @@
 """A clip played as if live: again and again, and on a machine that stands still for a while."""
 
 import time
-from itertools import islice, pairwise
+from collections import Counter
+from collections.abc import Iterator
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 
 import pytest
 
-from engine.capture.clip import read_clip
+from engine.capture import playback
+from engine.capture.clip import SAMPLE_CLIP, read_clip
+from engine.capture.device import Media
 from engine.capture.playback import Playback, passes
 from engine.settings import load
 from engine.wire.clock import now_ns
@@ -44,3 +48,28 @@ def test_every_pass_of_a_clip_comes_after_the_one_before(shared_data: Path) -> N
         ends = [m.envelope.t_end_ns for m in twice if isinstance(m, kind)]
         assert len(ends) == 2 * sum(isinstance(m, kind) for m in once)
         assert all(early < late for early, late in pairwise(ends))
+
+
+def test_decoding_ahead_fills_up_again_once_there_is_room_for_a_burst() -> None:
+    made: Counter[str] = Counter()
+
+    def messages() -> Iterator[Media]:
+        for message in cycle(islice(read_clip(SAMPLE_CLIP, load()), 8)):
+            made["messages"] += 1
+            yield message
+
+    decoder = playback._Decoder(messages())
+
+    def wait_until_full() -> None:
+        while not decoder.ahead.full():
+            time.sleep(0.01)
+
+    try:
+        wait_until_full()
+        for _ in range(playback.BURST):
+            decoder.ahead.get()
+        wait_until_full()
+        assert made["messages"] >= playback.AHEAD + playback.BURST
+    finally:
+        decoder.close()
+    assert not decoder._thread.is_alive()
