@@ -144,7 +144,7 @@ class InferenceSettings(Section):
     threads: int = Field(0, ge=0)
     """Threads of the backend; 0 lets it choose."""
     explain: bool = True
-    """Ask what each modality says by itself; costs up to 60 % of the fusion's time."""
+    """Ask what each modality says by itself; costs up to 75 % of the fusion's time."""
     half_life_s: float = Field(2.0, gt=0)
     """Time in which the rolling filter halves the distance to a steady window score."""
     hold_s: float = Field(6.0, ge=0)
