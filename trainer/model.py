@@ -203,7 +203,7 @@ class SentimentModel(nn.Module):
         """Both flows for training, the complete one first; zeros for rows that lack the flow.
 
         Most rows of a batch lack a voice, or a flow. Rows that lack the same run together, without
-        the padding that the others need: a third of the time of all rows through both flows. On a
+        the padding that the others need. On a
         CPU only a few do, of like lengths.
 
         Args:
