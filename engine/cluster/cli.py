@@ -161,6 +161,8 @@ def status(asking: Asking, as_json: options.Json = False) -> None:
     from engine.wire.membership import Ask
 
     values = _ask(Ask("status"), asking.settings())
+    for worker in values["workers"]:
+        worker.pop("control", None)  # the desk's own way to a worker: scripts ask the cluster's endpoint
     if as_json:
         print(json.dumps(values))
         return
