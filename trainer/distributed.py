@@ -7,6 +7,7 @@ the single process's, whatever the number of devices. Started by ``torchrun``.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -182,6 +183,8 @@ def join(device: torch.device) -> Team:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Its threads end here: left to the interpreter's end they abort the process now and then.
+        atexit.register(dist.destroy_process_group)
     return Team(dist.get_rank(), dist.get_world_size())
 
 
