@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,12 +185,8 @@ class SpeechFrameExtractor:
     def encode(self, loaded: Sequence[LoadedSound]) -> list[Extracted]:
         """Encode behind silence, as a live stream would be; like lengths together."""
         self._encoder.to(self._device)
-        found: dict[int, Extracted] = {}
-        for chosen in like_lengths([one.seconds for one in loaded], PADDED_S):
-            own = [loaded[index] for index in chosen]
-            for index, extracted in zip(chosen, self._together(own), strict=True):
-                found[index] = extracted
-        return [found[index] for index in range(len(loaded))]
+        batches = like_lengths([one.seconds for one in loaded], PADDED_S)
+        return in_batches(loaded, batches, self._together)
 
     def extract(self, clips: Sequence[Clip]) -> list[Extracted]:
         """Decode and encode."""
@@ -212,6 +208,19 @@ class SpeechFrameExtractor:
             Extracted(row[first : first + len(one.samples) // stride], one.seconds)
             for row, one in zip(states, loaded, strict=True)
         ]
+
+
+def in_batches(
+    loaded: Sequence[LoadedSound],
+    batches: Sequence[Sequence[int]],
+    together: Callable[[Sequence[LoadedSound]], list[Extracted]],
+) -> list[Extracted]:
+    """Encode batches of indices ``together``; return each clip's frames in its own place."""
+    found: dict[int, Extracted] = {}
+    for chosen in batches:
+        own = [loaded[index] for index in chosen]
+        found.update(zip(chosen, together(own), strict=True))
+    return [found[index] for index in range(len(loaded))]
 
 
 def like_lengths(seconds: Sequence[float], padded_s: float) -> list[list[int]]:
@@ -300,18 +309,20 @@ class LlmExtractor:
 
     def encode(self, loaded: Sequence[LoadedSound]) -> list[Extracted]:
         """Recognise, like lengths together."""
-        found: dict[int, Extracted] = {}
         order = sorted(range(len(loaded)), key=lambda index: len(loaded[index].samples))
-        for start in range(0, len(order), self._count):
-            chosen = order[start : start + self._count]
-            simulated = self._simulation.simulate([loaded[index].samples for index in chosen])
-            for index, one in zip(chosen, simulated, strict=True):
-                found[index] = Extracted(one.frames, loaded[index].seconds)
-        return [found[index] for index in range(len(loaded))]
+        starts = range(0, len(order), self._count)
+        batches = [order[start : start + self._count] for start in starts]
+        return in_batches(loaded, batches, self._together)
 
     def extract(self, clips: Sequence[Clip]) -> list[Extracted]:
         """Decode and recognise."""
         return self.encode([self.load(clip) for clip in clips])
+
+    def _together(self, loaded: Sequence[LoadedSound]) -> list[Extracted]:
+        simulated = self._simulation.simulate([one.samples for one in loaded])
+        return [
+            Extracted(text.frames, one.seconds) for text, one in zip(simulated, loaded, strict=True)
+        ]
 
 
 def _run(module: nn.Module, inputs: Floats) -> Floats:
