@@ -11,7 +11,8 @@ import websockets  # noqa: F401 - uvicorn needs it only when it starts, too late
 
 from clients.dashboard import DashboardError
 from clients.dashboard.access import is_loopback, new_token
-from clients.dashboard.server import CaptureDesk, Options, serve
+from clients.dashboard.captures import CaptureDesk
+from clients.dashboard.server import Options, serve
 from engine.wire.fields import WireError
 
 PLUGINS = "undertone.capture"

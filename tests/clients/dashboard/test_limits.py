@@ -15,7 +15,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from clients.dashboard.app import survive
 from clients.dashboard.bridge import MAX_VIEWERS, Bridge
+from clients.dashboard.browser import Browser, LeftError
 from clients.dashboard.limits import (
     CLOSE_S,
     FIRST_REQUEST_S,
@@ -23,7 +25,6 @@ from clients.dashboard.limits import (
     UNREAD_S,
     Limits,
 )
-from clients.dashboard.server import Browser, LeftError, _survive
 from tests.support.dashboards import Dashboard, dashboard, free_endpoint
 
 
@@ -160,10 +161,10 @@ def test_a_fault_of_ours_is_logged_counted_and_survived(
         raise LeftError
 
     bridge, websocket = Bridge("tcp://127.0.0.1:1"), BrokenWebSocket()
-    asyncio.run(_survive(Browser(websocket), bridge, serve_one))  # type: ignore[arg-type]
+    asyncio.run(survive(Browser(websocket), bridge, serve_one))  # type: ignore[arg-type]
     assert (bridge.faults, websocket.code) == (1, 1011)
     assert "ours" in caplog.text
-    asyncio.run(_survive(Browser(websocket), bridge, leave))  # type: ignore[arg-type]
+    asyncio.run(survive(Browser(websocket), bridge, leave))  # type: ignore[arg-type]
     assert bridge.faults == 1
 
 

@@ -80,7 +80,7 @@ def ask(port: int, context: ssl.SSLContext, path: str, cookie: str = "") -> tupl
         connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
         answer = connection.getresponse()
         answer.read()
-        return answer.status, (answer.getheader("Set-Cookie") or "").partition(";")[0]
+        return answer.status, answer.getheader("Set-Cookie") or ""
     finally:
         connection.close()
 
@@ -97,6 +97,8 @@ def test_behind_caddy_only_the_token_lets_in(tmp_path: Path) -> None:
         assert ask(port, context, "/")[0] == 401
         status, cookie = ask(port, context, f"/?token={token[1]}")
         assert status == 303
+        cookie, *attributes = cookie.split("; ")
+        assert "Secure" in attributes, "a browser would send it without TLS, too"
         assert ask(port, context, "/", cookie)[0] == 200
 
         def look(**headers: str) -> str:
