@@ -134,9 +134,9 @@ class TextEncoderSpec(Spec):
 class BeliefSpec(Spec):
     """When the words of a piece of speech are believed; measured, in docs/words.md."""
 
-    min_logprob: float = Field(-0.45, le=0)
+    min_logprob: float = Field(-0.5, le=0)
     """Mean log-probability of the tokens."""
-    max_tokens_per_s: float = Field(6.5, gt=0)
+    max_tokens_per_s: float = Field(10.0, gt=0)
     min_tokens_per_s: float = Field(0.4, ge=0)
     """Of voiced sound: a long piece with hardly a word in it is no speech, or not understood."""
     max_repetition: float = Field(0.6, gt=0, le=1)

@@ -11,7 +11,7 @@ import pytest
 from engine.inference.text.belief import believed, repetition
 from engine.inference.text.pieces import Reading
 from engine.inference.text.transcript import Passage, Transcript
-from models.recogniser.decoding import NOTHING, Transcription
+from models.recogniser.decoding import NOTHING, Transcription, token_limit
 from models.spec import BeliefSpec, RecogniserSpec
 
 MS = 1_000_000
@@ -127,3 +127,11 @@ def test_belief_asks_for_probable_words_that_fit_the_time() -> None:
     assert not believed(looped, 2 * S, spec)
     assert not believed(Transcription("and on", (1, 2), -0.01, False), S, spec)
     assert not believed(NOTHING, S, spec)
+
+
+def test_who_talks_fast_is_written_down_and_believed() -> None:
+    voiced_s, tokens = 3.2, 29  # of a person who talks to a camera
+    assert token_limit(round(voiced_s * 16_000)) > tokens
+    fast = Transcription("many words", tuple(range(10, 10 + tokens)), -0.12, True)
+    assert believed(fast, round(voiced_s * S), BeliefSpec())
+    assert not believed(fast, S, BeliefSpec())
