@@ -149,7 +149,7 @@ def test_tokens_join_to_text_with_bytes_and_spaces() -> None:
 
 def test_the_limit_of_tokens_grows_with_the_sound() -> None:
     assert token_limit(100) == 8
-    assert token_limit(16_000 * 10) == 66
+    assert token_limit(16_000 * 10) == 101
 
 
 def test_a_token_table_of_the_package_is_read() -> None:
