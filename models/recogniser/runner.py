@@ -31,6 +31,7 @@ class OnnxGraphs:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Lengths differ from call to call: arenas and patterns would only keep memory.
+        options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
         self._sessions: dict[str, Any] = {}
         self._outputs: dict[str, list[str]] = {}

@@ -27,6 +27,9 @@ class TimedStream:
         self.causal = spec.causal
         """Whether what precedes an input's context leaves its frame as it is: padding, for one."""
         self._t_end: Times = np.zeros(0, np.int64)
+        """When the inputs end that complete a stride and were not consumed: the frames' own ends.
+        One time for each sample would take twice the memory of the sound."""
+        self._pushed = 0
 
     @property
     def waiting(self) -> int:
@@ -41,7 +44,9 @@ class TimedStream:
     ) -> None:
         """Add inputs [n, F] that end at ``t_end_ns`` [n]; ``voiced`` [n]: which are speech."""
         self._stream.push(inputs, voiced)
-        self._t_end = np.concatenate((self._t_end, t_end_ns))
+        first = -(self._pushed + 1) % self._stride
+        self._pushed += len(inputs)
+        self._t_end = np.concatenate((self._t_end, t_end_ns[first :: self._stride]))
 
     def pending(self) -> NDArray[np.float32] | None:
         """Left context and whole strides of new inputs [N, F]; None without a whole stride.
@@ -50,16 +55,29 @@ class TimedStream:
         """
         before = self._stream.consumed
         pending = self._stream.pending()
-        self._t_end = self._t_end[self._stream.consumed - before :]  # passed over: no voice
+        self._forget(self._stream.consumed - before)  # passed over: no voice
         return pending
+
+    def skip(self, before_ns: int) -> int:
+        """Pass over what ends before ``before_ns``, in whole runs; return the inputs left out.
+
+        It stays the context of what follows.
+        """
+        count = int(np.searchsorted(self._t_end, before_ns)) * self._stride
+        skipped = self._stream.skip(count)
+        self._forget(skipped)
+        return skipped
+
+    def _forget(self, count: int) -> None:
+        self._t_end = self._t_end[count // self._stride :]
 
     def accept(self, frames: Frames) -> tuple[Frames, Times]:
         """Take the graph's frames for ``pending``; return the new ones [k, D] and their ends."""
         before = self._stream.consumed
         new = self._stream.accept(frames)
         count = self._stream.consumed - before
-        t_end_ns = self._t_end[self._stride - 1 : count : self._stride]
-        self._t_end = self._t_end[count:]
+        t_end_ns = self._t_end[: count // self._stride]
+        self._forget(count)
         return new, t_end_ns
 
 
