@@ -10,13 +10,20 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from engine.backends.protocol import Backend
 from engine.inference.explanation import Said, contradict, is_due, present
-from engine.inference.forward import Fused, Fuser, TextEncode, encode, encode_ahead
-from engine.inference.grid import Due
+from engine.inference.forward import (
+    Fused,
+    Fuser,
+    TextEncode,
+    encode,
+    encode_ahead,
+    encode_blocks,
+)
+from engine.inference.grid import LIVE_PATIENCE_NS, Due
 from engine.inference.rolling import Observation
 from engine.inference.stream import StreamState, fault_of
 from engine.inference.text import transcript
@@ -54,6 +61,8 @@ MAX_WORDS, MAX_WORD = 256, 256
 MAX_DUE, FIRST = 64, 32
 """Windows scored in one step: messages, requests and the pulse are never behind more. Among them
 those of the streams that were here first, so that a crowd of newcomers silences nobody."""
+OTHERS_NS = 60_000_000
+"""Time that a step spends on the sound of the others, whose next ones wait for the next step."""
 MAX_NUMBERED = 4096
 """Streams whose score numbers go on after they were forgotten: those that were scored last."""
 MAX_RELEASED = 4096
@@ -181,7 +190,11 @@ class InferenceCore:
         self._streams[name] = state
         self._touched.add(name)
         self._fresh.add(name)
+        rested = state.grid.rests
         taken = state.push(message, now_ns, self._counters)
+        if rested and not state.grid.rests:
+            self._unschedule(name)
+            heapq.heappush(self._deadlines, (state.deadline_ns, name))
         if self._words is not None and state.to_read:
             self._ask_for_words(self._words, state, now_ns)
         return taken
@@ -228,21 +241,23 @@ class InferenceCore:
             self._forgotten.append(stream)
             self._touched.discard(stream)
             self._owing.discard(stream)
-            self._deadlines = [item for item in self._deadlines if item[1] != stream]
-            heapq.heapify(self._deadlines)
+            self._unschedule(stream)
             self._counters["streams_released"] += 1
             self._released[stream] = (epoch, held)
             if len(self._released) > MAX_RELEASED:
                 del self._released[next(iter(self._released))]
         return self._released.get(stream, (0, Held(epoch)))[1]
 
+    def _unschedule(self, name: str) -> None:
+        self._deadlines = [item for item in self._deadlines if item[1] != name]
+        heapq.heapify(self._deadlines)
+
     def _end(self, name: str) -> None:
         """Forget a stream whose person has left."""
         del self._streams[name]
         self._touched.discard(name)
         self._owing.discard(name)
-        self._deadlines = [item for item in self._deadlines if item[1] != name]
-        heapq.heapify(self._deadlines)
+        self._unschedule(name)
         self._counters["streams_ended"] += 1
         self._forgotten.append(name)
         self._ended.append(name)
@@ -264,10 +279,10 @@ class InferenceCore:
 
     def pop_ready(self, now_ns: int) -> list[Score]:
         """Score every window that is due at ``now_ns``, all of them in one batch."""
-        due = self._take(now_ns)
+        started = self._timer()
+        due = self._take(now_ns, started)
         if not due:
             return []
-        started = self._timer()
         if self._simulate_speech is not None:
             self._exchange_speech(self._simulate_speech, [state for state, _ in due])
         if self._words is not None:
@@ -275,13 +290,18 @@ class InferenceCore:
         encode([s for s, _ in due], self._backend, self._encode_text, self._counters)
         windows = [cut(state, window, self._settings) for state, window in due]
         encoded = self._timer()
-        fused = self._fuser.fuse(windows, [self._explains(window) for window in windows])
+        fused = self._fuse(windows)
         finished = self._timer()
         scores = []
         for window, result in zip(windows, fused, strict=True):
             stages = (encoded - started, finished - encoded)
-            scores.append(self._score(window, result, now_ns, stages))
+            score = self._score(window, result, now_ns, stages)
+            scores.append(score)
+            quiet = now_ns - window.stream.arrived_ns > LIVE_PATIENCE_NS
+            rests = quiet and score.reason == "no_voice_and_no_face"
             window.stream.finish(window.due.end_ns)
+            if rests:
+                window.stream.grid.rest()
             if self._words is not None and window.stream.to_read:
                 self._ask_for_words(self._words, window.stream, now_ns)
             over_ns = window.stream.video.over_ns
@@ -296,8 +316,7 @@ class InferenceCore:
         To be called while no window is due, so that a window finds most of its work done. The
         scores are the same without it.
         """
-        known = [self._streams[name] for name in self._fresh if name in self._streams]
-        for state in sorted(known, key=lambda state: state.deadline_ns):
+        for state in self._in_order(self._fresh):
             if encode_ahead(state, self._backend):
                 return True
             self._fresh.discard(state.name)
@@ -309,7 +328,33 @@ class InferenceCore:
         place = round((window.due.end_ns - window.stream.grid.t0_ns) / window.stream.hop_ns)
         return self._settings.explain and is_due(place, len(self._streams))
 
-    def _take(self, now_ns: int) -> list[tuple[StreamState, Due]]:
+    def _fuse(self, windows: Sequence[Window]) -> list[Fused | None]:
+        """What the network says of windows; of one that got nothing new it has said it before."""
+        results = [self._unchanged(window) for window in windows]
+        asked = [row for row, (known, _) in enumerate(results) if not known]
+        found = self._fuser.fuse(
+            [windows[row] for row in asked], [self._explains(windows[row]) for row in asked]
+        )
+        for row, fused in zip(asked, found, strict=True):
+            windows[row].stream.fused = (present(windows[row]), fused)
+            results[row] = (True, fused)
+        return [fused for _, fused in results]
+
+    @staticmethod
+    def _unchanged(window: Window) -> tuple[bool, Fused | None]:
+        """Whether a window merely lost its oldest part, and then what was said of the last one."""
+        last = window.stream.fused
+        if window.is_new or window.stream.brought or last is None or last[0] != present(window):
+            return False, None
+        return True, last[1]
+
+    def _in_order(self, names: Iterable[str]) -> list[StreamState]:
+        """Streams as their turn comes: those here first, then who has waited longest."""
+        known = [self._streams[name] for name in names if name in self._streams]
+        first = set(islice(self._streams, FIRST))
+        return sorted(known, key=lambda s: (s.name not in first, s.deadline_ns, s.name))
+
+    def _take(self, now_ns: int, started: int) -> list[tuple[StreamState, Due]]:
         """Due windows of the streams that got messages or whose deadline has passed."""
         names, self._touched, self._owing = self._touched | self._owing, set(), set()
         popped: list[str] = []
@@ -318,22 +363,27 @@ class InferenceCore:
         names.update(popped)
         due: list[tuple[StreamState, Due]] = []
         timeout_ns = self._settings.stream_timeout_s * 1e9
-        # Those that waited longest first: a step takes a bounded number, the next one the rest.
-        known = [self._streams[name] for name in names if name in self._streams]
         first = set(islice(self._streams, FIRST))
-        for state in sorted(known, key=lambda s: (s.name not in first, s.deadline_ns, s.name)):
+        # A step takes a bounded number, the next one the rest.
+        for state in self._in_order(names):
             name = state.name
-            if len(due) >= MAX_DUE:
-                self._touched.add(name)
-                continue
             if now_ns - state.arrived_ns > timeout_ns:
                 del self._streams[name]
                 self._forgotten.append(name)
                 self._counters["streams_forgotten"] += 1
                 self._counters["marks_lost"] += state.mark is not None
                 continue
+            if len(due) >= MAX_DUE:
+                self._touched.add(name)
+                continue
+            if name not in first and self._timer() - started > OTHERS_NS:
+                self._touched.add(name)
+                continue
             window = state.take(now_ns)
             if window is not None:
+                state.skip(window.start_ns, self._counters)
+                if name not in first:
+                    encode_blocks(state, self._backend)
                 self._counters["windows_dropped"] += window.skipped
                 due.append((state, window))
                 if state.grid.owes:

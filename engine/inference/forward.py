@@ -88,6 +88,12 @@ def encode_ahead(stream: StreamState, backend: Backend) -> bool:
     return False
 
 
+def encode_blocks(stream: StreamState, backend: Backend) -> None:
+    """Encode every whole block of sound that waits in ``stream``."""
+    if stream.audio.in_blocks and stream.audio.has_block():
+        _run_blocks(backend, [(stream.audio, segment) for segment in stream.audio.prepare()])
+
+
 def _run_blocks(
     backend: Backend, segments: list[tuple[AudioTrack, Segment]], most: int | None = None
 ) -> int:

@@ -9,6 +9,8 @@ from engine.inference.tracks.rings import Progress
 
 LIVE_PATIENCE_NS = 1_000_000_000
 """A modality without a sample for this long is not waited for."""
+REST_NS = 1_000_000_000
+"""Between two windows of a stream that rests: nothing comes, and its valence was given up."""
 MAX_OWED = 5
 """Windows that a stream which moved here is scored for, one by one; older ones are skipped."""
 
@@ -35,6 +37,8 @@ class HopGrid:
         self._window_ns = window_ns
         self._skew_ns = skew_ns
         self._done = 0
+        self._step = 1
+        self._left_out = False
         self._owed = False
         self._after_ns = 0
 
@@ -45,8 +49,22 @@ class HopGrid:
 
     @property
     def deadline_ns(self) -> int:
-        """When that window is due at the latest, on the stream's clock."""
-        return self.next_end_ns + self._skew_ns
+        """When a window is due at the latest, on the stream's clock."""
+        return self.next_end_ns + (self._step - 1) * self._hop_ns + self._skew_ns
+
+    def rest(self) -> None:
+        """Hand out one window in ``REST_NS`` until ``wake``: the others would say the same."""
+        self._step = max(1, -(-REST_NS // self._hop_ns))
+
+    def wake(self) -> None:
+        """Hand out every window again; those before the next one were left out, not lost."""
+        self._left_out |= self._step > 1
+        self._step = 1
+
+    @property
+    def rests(self) -> bool:
+        """Whether windows are left out."""
+        return self._step > 1
 
     def align(self, t_ns: int, chunk_ns: int) -> None:
         """Let windows end where the chunks of a sound that begins at ``t_ns`` do.
@@ -79,15 +97,17 @@ class HopGrid:
         A window is due when every live modality has reached its end, or ``skew`` after it.
         """
         tracks = list(modalities)
-        last = self._done + max(0, (now_ns - self.deadline_ns) // self._hop_ns + 1)
+        overdue_ns = now_ns - self.next_end_ns - self._skew_ns
+        last = self._done + max(0, overdue_ns // self._hop_ns + 1)
         while self._reached(self.t0_ns + (last + 1) * self._hop_ns, tracks):
             last += 1
-        if last == self._done:
+        if last < self._done + self._step:
             return None
         if self._owed:
             newest, last = last, max(self._done + 1, last - MAX_OWED + 1)
             self._owed = last < newest
-        skipped = last - self._done - 1
+        skipped = 0 if self._left_out else last - self._done - self._step
+        self._left_out = False
         self._done = last
         end_ns = self.t0_ns + last * self._hop_ns
         return Due(end_ns - self._window_ns, end_ns, skipped)

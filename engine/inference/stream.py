@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from engine.inference.explanation import Said
-from engine.inference.grid import Due, HopGrid
+from engine.inference.grid import MAX_OWED, Due, HopGrid
 from engine.inference.rolling import RollingValence
 from engine.inference.text.pieces import Reading
 from engine.inference.tracks.audio import JITTER_NS, AudioTrack
@@ -18,6 +19,9 @@ from engine.settings import InferenceSettings
 from engine.wire.messages import SAMPLE_RATE_HZ, Audio, Envelope, Text, Video
 from models.calibration import COVERAGE
 from models.spec import BundleConfig
+
+if TYPE_CHECKING:
+    from engine.inference.forward import Fused
 
 FUTURE_NS = 1_000_000_000
 """A message that ends this far ahead of now has a broken clock."""
@@ -87,6 +91,12 @@ class StreamState:
             self.grid.resume(first.resume.t_end_ns if known else first.t_start_ns)
         self.dropped = 0
         self.mark: str | None = None
+        self.brought = False
+        """Whether any message was taken since the last window."""
+        self.fused: tuple[list[str], Fused | None] | None = None
+        """The modalities that the last window held, and what the network said of it."""
+        self._keep_ns = self.window_ns + MAX_OWED * self.hop_ns + CATCH_UP_NS
+        self._skip_ns = first.t_start_ns + 2 * self._keep_ns
         self.said: Mapping[str, Said] = {}
         """What each modality said by itself when it was last asked."""
         self._seq: dict[type[Input], Envelope] = {}
@@ -130,6 +140,8 @@ class StreamState:
             counters[refusal] += 1
             return False
         self.arrived_ns = now_ns
+        self.brought = True
+        self.grid.wake()
         if isinstance(message, Text):
             self.text.push(message)
             return True
@@ -144,7 +156,22 @@ class StreamState:
                 self.grid.align(envelope.t_start_ns, envelope.t_end_ns - envelope.t_start_ns)
             if self.words is not None:
                 self.to_read += self.words.push(message, gaps, self.grid.t0_ns)
+        if envelope.t_end_ns >= self._skip_ns:
+            # A stream that nobody gets round to stays small.
+            self._skip_ns = envelope.t_end_ns + self._keep_ns
+            self.skip(envelope.t_end_ns - self._keep_ns, counters)
         return True
+
+    def skip(self, before_ns: int, counters: Counter[str]) -> None:
+        """Leave out what waits from before ``before_ns``, which no window will ask for.
+
+        There is such only where the machine is too slow for all streams: then what is said now
+        comes before what was said a while ago.
+        """
+        if samples := self.audio.skip(before_ns):
+            counters["sound_skipped_ms"] += samples * 1000 // SAMPLE_RATE_HZ
+        if faces := self.video.skip(before_ns):
+            counters["faces_skipped"] += faces
 
     def _refusal(self, message: Input, now_ns: int) -> str | None:
         """Name the counter of the reason to drop a message; None to take it."""
@@ -220,6 +247,7 @@ class StreamState:
     def finish(self, end_ns: int) -> None:
         """Drop what no window after the one that ends at ``end_ns`` will ask for."""
         self._scored_ns = end_ns
+        self.brought = False
         before_ns = end_ns - self.window_ns
         self.audio.finish(before_ns)
         self.video.finish(before_ns)

@@ -126,6 +126,20 @@ class AudioTrack:
         size = self._spec.block * self._spec.stride
         return any(segment.waiting >= size for segment in self._segments)
 
+    def skip(self, before_ns: int) -> int:
+        """Leave out the sound that waits from before ``before_ns``; return how many samples.
+
+        It stays the context of what follows. What is that old waits only where the machine is
+        too slow for all streams.
+        """
+        skipped = 0
+        for segment in self.prepare():
+            inputs = segment.audio.skip(before_ns)
+            skipped += inputs * (1 if segment.mel is None else HOP)
+        while len(self._segments) > 1 and self._segments[0].t_end_ns <= before_ns:
+            self._segments.popleft()
+        return skipped
+
     def prepare(self) -> list[Segment]:
         """Bring waiting sound into the form of the encoder's input; return all segments."""
         for segment in self._segments:

@@ -70,12 +70,12 @@ class FrameRing:
         self._first = max(self._first, stop - self._capacity)
 
     def _make_room(self, count: int) -> None:
-        """Move what is kept to the front, of a larger array where half of it is not enough."""
+        """Move what is kept to the front, of a larger array where three quarters are not enough."""
         kept = slice(self._stop - min(len(self), self._capacity), self._stop)
         rows, t_end = self._rows[kept].copy(), self._t_end[kept].copy()
         largest = 2 * self._capacity
         size = min(largest, max(SMALLEST, len(self._rows)))
-        while size < largest and 2 * (len(rows) + count) > size:
+        while size < largest and 4 * (len(rows) + count) > 3 * size:
             size = min(largest, 2 * size)
         if size != len(self._rows):
             self._rows = np.zeros((size, self.dim), np.float32)

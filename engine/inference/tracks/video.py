@@ -69,6 +69,14 @@ class VideoTrack:
         """Faces that are not encoded yet."""
         return len(self._waiting)
 
+    def skip(self, before_ns: int) -> int:
+        """Drop the faces that wait from before ``before_ns``; return how many."""
+        count = 0
+        while count < len(self._waiting) and self._waiting[count].t_end_ns <= before_ns:
+            count += 1
+        del self._waiting[:count]
+        return count
+
     def prepare(self) -> tuple[list[Frames], Times]:
         """Hand out the waiting crops as encoder inputs [C, S, S] with their times."""
         waiting, self._waiting = self._waiting, []
