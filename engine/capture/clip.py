@@ -133,6 +133,10 @@ class _Pair:
         self._people = People(stamper, settings, sampler.period_ns)
         self._resampler: Resampler | None = None
         self._rate_hz = 0
+        # A codec's frames are shorter than a chunk; one pass over several costs as much as over one.
+        self._chunk_s = settings.capture.chunk_ms / 1000
+        self._heard: list[NDArray[np.float32]] = []
+        self._heard_count = 0
         self._aspect = Fraction(1)
         self._broken = 0
 
@@ -175,9 +179,12 @@ class _Pair:
     ) -> Iterator[tuple[str, list[Audio | Video]]]:
         import av
 
+        skips = False
         for packet, fully in self._planned(container, chosen):
-            if packet.stream.type == "video":
-                packet.stream.codec_context.skip_frame = "DEFAULT" if fully else "NONREF"
+            is_sound = packet.stream.type == "audio"
+            if not is_sound and skips == fully:
+                skips = not fully
+                packet.stream.codec_context.skip_frame = "NONREF" if skips else "DEFAULT"
             try:
                 frames = packet.decode()
             except av.error.EOFError:
@@ -190,8 +197,8 @@ class _Pair:
             for frame in frames:
                 if frame.pts is None:
                     self._broken += 1
-                elif packet.stream.type == "audio":
-                    yield "audio", list(self._sound(frame))
+                elif is_sound:
+                    yield "audio", [*self._sound(frame)]
                 else:
                     yield "video", self._picture(frame)
 
@@ -215,14 +222,16 @@ class _Pair:
         yield from self._plan.rest()
 
     def _sound(self, frame: Any) -> list[Audio]:
+        """Take a frame; it goes on with those before it once they make a chunk together."""
         samples = _mono(frame)
         t_ns = self._time_ns(frame)
+        done: list[Audio] = []
         if self._resampler is None or self._rate_hz != frame.sample_rate:
+            done += self._gathered()
             self._rate_hz = frame.sample_rate
             self._resampler = Resampler(self._rate_hz, SAMPLE_RATE_HZ)
             self._heard_ns = t_ns
             self._chunker.anchor(t_ns)
-        done: list[Audio] = []
         if abs(t_ns - self._heard_ns) > REANCHOR_NS:
             done += self._end_of_sound()
             lost = max(0, t_ns - self._heard_ns) * SAMPLE_RATE_HZ // NS_PER_S
@@ -230,13 +239,26 @@ class _Pair:
             self._chunker.anchor(t_ns, lost)
             self._heard_ns = t_ns
         self._heard_ns += len(samples) * NS_PER_S // self._rate_hz
-        return done + self._chunker.push(to_int16(self._resampler.push(samples)))
+        self._heard.append(samples)
+        self._heard_count += len(samples)
+        if self._heard_count >= self._chunk_s * self._rate_hz:
+            done += self._gathered()
+        return done
+
+    def _gathered(self) -> list[Audio]:
+        """The chunks that are complete with the frames that waited for each other."""
+        if self._resampler is None or not self._heard:
+            return []
+        samples = self._heard[0] if len(self._heard) == 1 else np.concatenate(self._heard)
+        self._heard, self._heard_count = [], 0
+        return self._chunker.push(to_int16(self._resampler.push(samples)))
 
     def _end_of_sound(self) -> list[Audio]:
         if self._resampler is None:
             return []
+        done = self._gathered()
         rest = self._chunker.push(to_int16(self._resampler.flush()))
-        return rest + self._chunker.flush()
+        return done + rest + self._chunker.flush()
 
     def _picture(self, frame: Any) -> list[Audio | Video]:
         t_ns = self._time_ns(frame)
@@ -271,7 +293,13 @@ def _mono(frame: Any) -> NDArray[np.float32]:
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:
         values = values.reshape(-1, channels).T
-    mean: NDArray[np.floating] = values.mean(axis=0, dtype=np.float64)
+    mean: NDArray[np.floating]
+    if channels == 1:
+        mean = values[0]
+    elif channels == 2 and values.dtype == np.float32:
+        mean = (values[0] + values[1]) * np.float32(0.5)  # the same numbers, in a third of the time
+    else:
+        mean = values.mean(axis=0, dtype=np.float64)
     if values.dtype == np.uint8:
         mean = (mean - 128.0) / 128.0
     elif np.issubdtype(values.dtype, np.integer):

@@ -60,18 +60,26 @@ def merge(detections: Sequence[Detection]) -> list[Detection]:
     faces = []
     while rest:
         best = rest[0]
-        same = [d for d in rest if overlap(best.frame, d.frame) >= SAME_FACE]
-        rest = [d for d in rest if overlap(best.frame, d.frame) < SAME_FACE]
-        values = np.array(
-            [
-                (d.frame.x, d.frame.y, d.frame.side, math.sin(d.frame.turn), math.cos(d.frame.turn))
-                for d in same
-            ]
-        )
-        x, y, side, sin, cos = np.average(values, axis=0, weights=[d.score for d in same])
-        frame = Frame(float(x), float(y), float(side), math.atan2(sin, cos))
-        faces.append(Detection(frame, best.score))
+        same, others = [best], list[Detection]()
+        for d in rest[1:]:
+            (same if overlap(best.frame, d.frame) >= SAME_FACE else others).append(d)
+        faces.append(Detection(_mean(same), best.score))
+        rest = others
     return faces
+
+
+def _mean(detections: Sequence[Detection]) -> Frame:
+    """Weighted by score. A handful of numbers: numpy takes five times as long for them."""
+    x = y = side = sin = cos = total = 0.0
+    for d in detections:
+        frame, weight = d.frame, d.score
+        x += weight * frame.x
+        y += weight * frame.y
+        side += weight * frame.side
+        sin += weight * math.sin(frame.turn)
+        cos += weight * math.cos(frame.turn)
+        total += weight
+    return Frame(x / total, y / total, side / total, math.atan2(sin, cos))
 
 
 def look_around(detector: FaceDetector, picture: Picture, frame: Frame) -> Detection | None:
