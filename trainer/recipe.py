@@ -42,6 +42,11 @@ def _is_unset(value: object) -> bool:
     return not value
 
 
+def _is_one(value: object) -> bool:
+    """The same, where 1 is what older runs had."""
+    return value == 1
+
+
 class Section(BaseModel):
     """One frozen table of the recipe that refuses unknown keys."""
 
@@ -179,6 +184,9 @@ class Pairing(Section):
     words_tolerance: float | None = None
     """Largest difference of the voice's label and that of words somebody else said; None: none
     are added. A wide one has the network weigh what does not quite agree."""
+    words_weight: float = Field(1.0, gt=0, exclude_if=_is_one)
+    """How many times as much those words count in the label as the voice or the face: of people
+    who talk, most of what others rate is what they say."""
 
 
 class Network(Section):
@@ -310,6 +318,10 @@ class Recipe(Section):
     """Share of a corpus's clips whose words are used; all where unnamed. What actors say is neutral
     whatever they feel: from all of it the network would learn that words mean nothing. No text is
     simulated for these corpora, they are a few sentences said by everybody: it is the real one."""
+    balance: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({}, exclude_if=_is_unset)
+    """Corpora, and ``pairs``, of which an epoch sees good and bad moods so often that the labels
+    are 0 on average, at 1, or so far on the way: what tells little is drawn towards the mean of
+    what was trained on."""
     stretch: dict[str, Annotated[float, Field(ge=1, le=6)]] = {}
     """By pattern of modalities: how many times as wide live intervals are as the validation split
     asks for, because another camera is another world; measured by leaving a corpus out."""

@@ -26,6 +26,7 @@ from models.umca import Standardisation
 from trainer.assembly import Assembly
 from trainer.checkpoint import Epoch
 from trainer.corpus import SPLITS, Corpus
+from trainer.data.balance import balanced
 from trainer.data.batches import Batches
 from trainer.data.clips import PAIRS, StoredSamples, pair
 from trainer.data.statistics import ColumnStatistics, Modality, column_statistics
@@ -199,8 +200,14 @@ class Pipeline:
                 if clip.split == split
             )
             chosen += pair(
-                chosen, settings.share, settings.tolerance, number, settings.words_tolerance
+                chosen,
+                settings.share,
+                settings.tolerance,
+                number,
+                settings.words_tolerance,
+                settings.words_weight,
             )
+            chosen = balanced(chosen, self.recipe.balance)
             splits[split] = StoredSamples(chosen, found.stores)
         train, valid, test = (splits[split] for split in SPLITS)
         statistics = column_statistics(train, assembly.standardised)

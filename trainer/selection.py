@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from trainer.corpus import SPLITS, Clip, Corpus
+from trainer.data.clips import PAIRS
 from trainer.recipe import AssemblyError, Recipe
 
 
@@ -34,6 +35,12 @@ def usable(corpus: Corpus, recipe: Recipe, only: Sequence[str] = ()) -> Corpus:
         raise AssemblyError(
             f"recipe {recipe.name!r}: weights: no corpus {', '.join(unknown)}, only "
             f"{', '.join(names)}"
+        )
+    strange = sorted(set(recipe.balance) - {*names, PAIRS})
+    if strange and not recipe.stages:
+        raise AssemblyError(
+            f"recipe {recipe.name!r}: balance: no corpus {', '.join(strange)}, only "
+            f"{', '.join((*names, PAIRS))}"
         )
     used = set(recipe.encoders.used)
     if recipe.encoders.text_simulation.kind != "none":

@@ -15,6 +15,7 @@ from trainer.data.samples import Sample
 from trainer.features.store import FrameStore
 
 PAIRS = "pairs"
+TEXTS = ("text", "simulated_text")
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def pair(
     tolerance: float,
     seed: int,
     words_tolerance: float | None = None,
+    words_weight: float = 1.0,
 ) -> tuple[StoredClip, ...]:
     """Pair voices with faces, and with words, where a corpus has one without the others.
 
@@ -120,8 +122,10 @@ def pair(
         share: pairs per clip with a voice and no face.
         tolerance: largest difference of the labels of voice and face.
         seed: of the choice.
-        words_tolerance: a voice without words gets those of a spoken clip whose label differs by
-            no more than this; None: of none.
+        words_tolerance: a voice without words gets those of a clip whose label differs by no more
+            than this: a spoken one, or a bare transcript, which then counts as understood; None:
+            of none.
+        words_weight: how many times as much such words count in the label as voice or face.
 
     Returns:
         Pairs, each with all that its clips have; its label is the mean of theirs.
@@ -130,7 +134,7 @@ def pair(
     faces = _Alike([clip for clip in clips if set(clip.keys) == {"video"}])
     if not voices or not faces.clips or share == 0:
         return ()
-    said = _Alike([clip for clip in voices if {"text", "simulated_text"} <= set(clip.keys)])
+    said = _Alike([clip for clip in clips if _is_said(clip)])
     generator = np.random.default_rng([seed, len(voices), len(faces.clips)])
     count = round(share * len(voices))
     order = np.concatenate(
@@ -142,26 +146,33 @@ def pair(
         face = faces.draw(voice.valence, tolerance, generator)
         if face is None:
             continue
-        parts, keys = [voice, face], {**voice.keys, **face.keys}
-        if words_tolerance is not None and not {"text", "simulated_text"} & set(voice.keys):
+        label, keys = (voice.valence + face.valence) / 2, {**voice.keys, **face.keys}
+        understood = voice.understood
+        if words_tolerance is not None and not set(TEXTS) & set(voice.keys):
             words = said.draw(voice.valence, words_tolerance, generator)
             if words is not None:
-                parts.append(words)
-                keys |= {name: words.keys[name] for name in ("text", "simulated_text")}
+                keys |= {name: words.keys[name] for name in TEXTS if name in words.keys}
+                understood = "simulated_text" not in keys
+                label = (2 * label + words_weight * words.valence) / (2 + words_weight)
         made.append(
             StoredClip(
                 id=f"{PAIRS}/{number}",
                 corpus=PAIRS,
                 split=voice.split,
-                valence=sum(part.valence for part in parts) / len(parts),
+                valence=label,
                 group=None,
                 weight=1.0,
                 duration_s=voice.duration_s,
                 keys=keys,
-                understood=voice.understood,
+                understood=understood,
             )
         )
     return tuple(made)
+
+
+def _is_said(clip: StoredClip) -> bool:
+    """Whether a clip's words can be given to another voice: rated words, and no actor's lines."""
+    return "text" in clip.keys and not clip.understood and "video" not in clip.keys
 
 
 class _Alike:
