@@ -9,12 +9,14 @@ import random
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.wire.membership import Beat
 from engine.wire.messages import SCHEMA
 
-DRAWN = 12
+DRAWN = 6
 """Workers that are looked at for a place, where there are many."""
+BUSY = "every worker is busy taking over others' streams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,35 +160,28 @@ class Members:
     def _best(
         self, members: list[Member], lost: str | None, now_s: float, is_move: bool
     ) -> tuple[Member | None, str]:
-        there = [
-            member for member in members if self._is_open(member, now_s) and member.name != lost
-        ]
-        if not there:
-            return None, "no worker is ready"
-        # A slow worker takes no new stream; one that has lost its worker is better off there still.
-        free = [
-            member
-            for member in there
-            if len(member.seats) < (member.beat.capacity if is_move else int(member.limit))
-        ]
-        if not free:
-            return None, "full"
-        if is_move:
-            free = [member for member in free if self._may_move(member, now_s)]
-            if not free:
-                return None, "every worker is busy taking over others' streams"
         former = self._known.get(lost) if lost is not None else None
         host = former.beat.host if former is not None else None
-        return min(
-            free,
-            key=lambda m: (
-                -m.beat.generation,
-                len(m.seats) >= int(m.limit),
-                m.beat.host == host,
-                len(m.seats) / m.limit,
-                m.name,
-            ),
-        ), ""
+        best: Member | None = None
+        least: tuple[Any, ...] = ()
+        reason = "no worker is ready"
+        for member in members:
+            if member is former or not self._is_open(member, now_s):
+                continue
+            # A slow worker takes no new stream; one that has lost its worker is better off there
+            # still.
+            held, limit = len(member.seats), int(member.limit)
+            if held >= (member.beat.capacity if is_move else limit):
+                reason = "full" if reason != BUSY else reason
+            elif is_move and not self._may_move(member, now_s):
+                reason = BUSY
+            else:
+                beat = member.beat
+                rank = (-beat.generation, held >= limit, beat.host == host, held / limit,
+                        beat.worker)  # fmt: skip
+                if best is None or rank < least:
+                    best, least = member, rank
+        return best, reason
 
     def _may_move(self, member: Member, now_s: float) -> bool:
         while member.moves_s and now_s - member.moves_s[0] >= 1.0:

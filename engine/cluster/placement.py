@@ -78,28 +78,33 @@ class Placement:
         releases: list[Release] = []
         seats, name = self._seats, beat.worker
         for stream, held in beat.streams.items():
-            # People before one camera are streams of their own (room/1), and go where it goes.
-            root = stream.partition("/")[0]
-            seat = seats.get(root)
-            if seat is None and self._given_up.get(root, (-1, 0.0))[0] >= held.epoch:
-                releases.append(Release(stream, held.epoch))
-                continue
-            if seat is None or seat.epoch < held.epoch:
+            seat = seats.get(stream)
+            if seat is None or seat.epoch != held.epoch or seat.worker != name:
+                # People before one camera are streams of their own (room/1), and go where it goes.
+                root = stream.partition("/")[0]
                 seat = self._adopt(root, held.epoch, name, now_s)
-            elif seat.worker != name:
-                releases.append(Release(stream, held.epoch))
-                self.counters["held_twice"] += 1
-                continue
-            newer = root == stream and held.t_end_ns > seat.t_end_ns
-            if newer and seat.epoch == held.epoch:
+                if seat is None:
+                    releases.append(Release(stream, held.epoch))
+                    continue
+                if root != stream or seat.epoch != held.epoch:
+                    continue
+            if held.t_end_ns > seat.t_end_ns:
                 seat.t_end_ns, seat.seq = held.t_end_ns, held.seq
         return releases
 
-    def _adopt(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat:
-        seat = self._seats.setdefault(stream, _Seat(None, epoch, now_s))
-        self._sit(stream, seat, worker)
-        seat.epoch = epoch
-        self._epoch = max(self._epoch, epoch)
+    def _adopt(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat | None:
+        """The seat that a worker holds by right, taken from its word; None where it has none."""
+        seat = self._seats.get(stream)
+        if seat is None and self._given_up.get(stream, (-1, 0.0))[0] >= epoch:
+            return None
+        if seat is None or seat.epoch < epoch:
+            seat = self._seats.setdefault(stream, _Seat(None, epoch, now_s))
+            self._sit(stream, seat, worker)
+            seat.epoch = epoch
+            self._epoch = max(self._epoch, epoch)
+        elif seat.worker != worker:
+            self.counters["held_twice"] += 1
+            return None
         return seat
 
     def _sit(self, stream: str, seat: _Seat, worker: str | None) -> None:

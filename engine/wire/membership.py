@@ -28,7 +28,7 @@ class _Message(msgspec.Struct, frozen=True, tag_field="kind", omit_defaults=True
     """One map on the wire."""
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True):
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A stream that a worker holds: [epoch, end of the newest scored window, number of its score].
 
     The last two are -1 before the first score.
