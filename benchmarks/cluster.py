@@ -121,6 +121,7 @@ EVENTS: dict[str, Callable[[Cluster, Values], None]] = {
 
 
 def measure(name: str, running: Cluster, streams: list[str], workers: int) -> str:
+    """Let an event happen, and say what a client heard of it."""
     before = running.ready(workers, len(streams))
     victim = busiest(before)
     with Watcher(running.scores) as seen:

@@ -155,31 +155,20 @@ def local_settings(**flags: object) -> EngineSettings:
     return load(ingest=free_endpoint(), scores=free_endpoint(), control=free_endpoint(), **flags)
 
 
-def generate(
-    settings: EngineSettings,
-    clip: str,
-    streams: int,
-    seconds: float,
-    unsent: object,
-    speaking: float = 1.0,
-) -> None:
-    """Replay ``clip`` as ``streams`` streams in real time, beginning at staggered moments.
+def replay(
+    settings: EngineSettings, clip: str, streams: int, seconds: float, speaking: float = 1.0
+) -> Iterator[tuple[int, Audio | Video]]:
+    """``clip`` as ``streams`` streams in real time, beginning at staggered moments.
 
-    A share of them is ``speaking``, evenly spread; the others are seen and say nothing.
+    Each message comes with its stream's number when it is due. A share of the streams is
+    ``speaking``, evenly spread; the others are seen and say nothing.
     """
     from engine.wire.clock import this_clock
-    from engine.wire.codec import encode
 
     messages, length_ns = looped(read_messages(clip, settings))
     quiet = [silent(message) for message in messages]
     talks = [int((index + 1) * speaking) > int(index * speaking) for index in range(streams)]
     clock = this_clock()
-    push = zmq.Context.instance().socket(zmq.PUSH)
-    push.setsockopt(zmq.LINGER, 0)
-    push.setsockopt(zmq.IMMEDIATE, 1)
-    push.setsockopt(zmq.SNDHWM, 1000)
-    push.connect(settings.ingest)
-    push.poll(5000, zmq.POLLOUT)
     start_ns = time.monotonic_ns() + 200_000_000
     phase = [index * 500_000_000 // streams for index in range(streams)]
     plan = sorted(
@@ -188,14 +177,12 @@ def generate(
         for index in range(streams)
     )
     seqs: dict[tuple[int, type], int] = {}
-    dropped, lap = 0, 0
+    lap = 0
     while True:
         for offset_ns, index, number in plan:
             message = messages[number] if talks[index] else quiet[number]
             due_ns = start_ns + lap * length_ns + offset_ns
             if due_ns - start_ns > seconds * 1e9:
-                unsent.value = dropped  # type: ignore[attr-defined]
-                push.close()
                 return
             while (wait_ns := due_ns - time.monotonic_ns()) > 0:
                 time.sleep(wait_ns / 1e9)
@@ -205,12 +192,35 @@ def generate(
             envelope = Envelope(
                 f"load{index}", seqs[key], due_ns - span_ns, due_ns, time.monotonic_ns(), clock
             )
-            try:
-                frames = encode(replace(message, envelope=envelope))
-                push.send_multipart(frames, zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                dropped += 1
+            yield index, replace(message, envelope=envelope)
         lap += 1
+
+
+def generate(
+    settings: EngineSettings,
+    clip: str,
+    streams: int,
+    seconds: float,
+    unsent: object,
+    speaking: float = 1.0,
+) -> None:
+    """Send the streams of ``replay`` to one worker."""
+    from engine.wire.codec import encode
+
+    push = zmq.Context.instance().socket(zmq.PUSH)
+    push.setsockopt(zmq.LINGER, 0)
+    push.setsockopt(zmq.IMMEDIATE, 1)
+    push.setsockopt(zmq.SNDHWM, 1000)
+    push.connect(settings.ingest)
+    push.poll(5000, zmq.POLLOUT)
+    dropped = 0
+    for _, message in replay(settings, clip, streams, seconds, speaking):
+        try:
+            push.send_multipart(encode(message), zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            dropped += 1
+    unsent.value = dropped  # type: ignore[attr-defined]
+    push.close()
 
 
 @contextmanager

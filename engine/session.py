@@ -31,8 +31,9 @@ def run_session(
 ) -> None:
     """Run the workers until a signal, or until every clip that is played once has ended.
 
-    Without ``shows_scores`` it listens to nothing, as one of many machines of a cluster: its key
-    is the pool's, for it may have no client's.
+    Captures on their own show their own streams, where an engine may score many others. Without
+    ``shows_scores`` it listens to nothing, as one of many machines of a cluster: its key is the
+    pool's, for it may have no client's.
 
     Raises:
         SupervisorError: a worker met a user's mistake.
@@ -42,7 +43,11 @@ def run_session(
     if settings.security.mode == "curve":
         name = CLIENT if shows_scores else SERVER
         security = ClientSecurity.read(settings.security.keys_dir, name)
-    streams = () if shows_scores else (NO_STREAM,)
+    streams = {spec.stream.name if spec.stream else "" for spec in specs}
+    if not shows_scores:
+        streams = {NO_STREAM}
+    elif "" in streams:
+        streams = set()
     last_s = LAST_SCORES_S + (settings.inference.hop_ms + settings.inference.skew_ms) / 1000
     supervisor = Supervisor(specs, display.log)
     with (

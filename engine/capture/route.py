@@ -45,6 +45,9 @@ CONNECT_S = 1.0
 RELEASE_MS = 500
 FINISH_S = 1.0
 IDLE_MS = 100
+REFUSED_S = 3.0
+"""A refusal is worth a word after this: workers that are being started are no news."""
+REMIND_S = 30.0
 LOST = (
     zmq.EVENT_DISCONNECTED
     | zmq.EVENT_CLOSED
@@ -131,6 +134,8 @@ class Route(Closing):
         self._lost = ""
         self._ask_s = 0.0
         self._claim_s = 0.0
+        self._asks_since_s = time.monotonic()
+        self._told, self._told_s = "", 0.0
         self.sent = 0
         self.counters: Counter[str] = Counter()
         """``moves``, ``replayed`` messages, ``workers_lost``, ``places_refused``."""
@@ -204,9 +209,12 @@ class Route(Closing):
     def _take(self, answer: Outbound) -> None:
         if isinstance(answer, Refused):
             self.counters["places_refused"] += 1
-            self._ask_s = time.monotonic() + answer.retry_ms / 1000
-            if self.counters["places_refused"] % 10 == 1:
-                log.warning("%s.%s: %s", self._stream, self._device, answer.reason)
+            now_s = time.monotonic()
+            self._ask_s = now_s + answer.retry_ms / 1000
+            is_news = answer.reason != self._told or now_s - self._told_s >= REMIND_S
+            if is_news and now_s - self._asks_since_s >= REFUSED_S:
+                log.warning("stream %s: %s", self._stream, answer.reason)
+                self._told, self._told_s = answer.reason, now_s
         elif isinstance(answer, Placed) and answer.epoch > self._epoch:
             self._follow(answer)
 
@@ -218,8 +226,9 @@ class Route(Closing):
             self._line.close()
         self.counters["moves"] += self._epoch > 0
         self._line, self._epoch, self._lost = Line(placed, self._security), placed.epoch, ""
+        self._told = ""
         self.counters["replayed"] += self._tape.rewind(placed.hop_ms * 1_000_000, t_end_ns, seq)
-        log.info("%s.%s: to worker %s", self._stream, self._device, placed.worker)
+        log.info("stream %s: to worker %s", self._stream, placed.worker)
 
     def _release(self, former: Placed, t_end_ns: int, seq: int) -> tuple[int, int]:
         """Stop the former worker at once; it says how far it has come."""
@@ -228,7 +237,7 @@ class Route(Closing):
             with control:
                 reply = control.request("release", stream=self._stream, epoch=former.epoch)
         except WireError as error:
-            log.warning("%s: worker %s: %s", self._stream, former.worker, error)
+            log.warning("stream %s: worker %s: %s", self._stream, former.worker, error)
             return t_end_ns, seq
         told = reply.get("t_end_ns"), reply.get("seq")
         if isinstance(told[0], int) and isinstance(told[1], int) and told[0] >= t_end_ns:
@@ -236,11 +245,11 @@ class Route(Closing):
         return t_end_ns, seq
 
     def _lose(self, line: Line) -> None:
-        log.warning("%s.%s: lost worker %s", self._stream, self._device, line.placed.worker)
+        log.warning("stream %s: lost worker %s", self._stream, line.placed.worker)
         self.counters["workers_lost"] += 1
         self._lost = line.placed.worker
         line.close()
-        self._line, self._ask_s = None, 0.0
+        self._line, self._ask_s, self._asks_since_s = None, 0.0, time.monotonic()
 
     def _flush(self) -> None:
         line = self._line

@@ -121,6 +121,8 @@ def hub(place: Place, common: Common, control: Control = None) -> None:
     from engine.cluster.parts import hub_specs
 
     settings = common.settings(**place.flags(), **options.given(control=control))
+    print(f"directory {settings.cluster.directory}, scores {settings.scores}, "
+          f"control {settings.control}", flush=True)  # fmt: skip
     session(settings, hub_specs(settings), shows_scores=False)
 
 
@@ -141,6 +143,8 @@ def host(
 
     flags = place.flags(host=name, capacity=capacity) | model.flags()
     settings = common.settings(**flags)
+    part = settings.cluster
+    print(f"host {part.host}: {workers} workers for {part.directory}", flush=True)
     session(settings, [host_spec(settings, workers)], shows_scores=False)
 
 
@@ -174,6 +178,9 @@ def status(asking: Asking, as_json: options.Json = False) -> None:
         print(f"relay            {relay['endpoint']}  {relay['pid']}")
     known = values["directory"]
     print(f"directory        {known['pid']}, {known['streams']} streams, up {known['up_s']:.0f} s")
+    if known["counters"]:
+        told = ", ".join(f"{name} {number}" for name, number in sorted(known["counters"].items()))
+        print(f"counted          {told}")
 
 
 @app.command()

@@ -231,7 +231,7 @@ class Directory:
                     for name, (_, beat, _) in sorted(self._hosts.items())
                 ],
                 "models": {member.name: member.beat.model for member in members},
-                "free": {member.name: int(member.limit) - len(member.seats) for member in members},
+                "free": {m.name: max(0, int(m.limit) - len(m.seats)) for m in members},
                 "counters": dict(self._placement.counters + self.counters),
             },
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -108,7 +109,8 @@ def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) 
     if settings.security.mode == "curve":
         keys = ServerSecurity.read(settings.security.keys_dir).as_client()
     assert settings.cluster.directory is not None
-    workers = Workers(settings, count, lambda line: log.info("%s", line))
+    # The workers' lines as they are: each has its time, its level and its worker's name.
+    workers = Workers(settings, count, lambda line: print(line, file=sys.stderr, flush=True))
     word = HostBeat(settings.cluster.host, os.getpid())
     beat_s = 0.0
     with DirectoryLink(settings.cluster.directory, keys) as link:

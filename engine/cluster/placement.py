@@ -130,7 +130,7 @@ class Placement:
         seat = self._seats.get(request.stream)
         if seat is not None and self._is_foreign(seat, request, now_s):
             self.counters["captures_conflicting"] += 1
-            text = f"stream {request.stream!r} already has a {request.device} from another process"
+            text = f"already has a {request.device} from another process"
             return Refused(request.stream, text, self._policy.full_retry_ms)
         if seat is None:
             seat = self._seats[request.stream] = _Seat(None, request.epoch, now_s)

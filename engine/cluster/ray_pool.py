@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from typing import Any
 
@@ -27,11 +28,15 @@ HEALTH = {
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1_000,
     "health_check_failure_threshold": 3,
+    "gcs_rpc_server_reconnect_timeout_s": 86_400,
 }
-"""Of a Ray that is started here: a dead node is noticed after some 3 s instead of 15."""
+"""Of a Ray that is started here: a dead node is noticed after some 3 s instead of 15, and nodes
+whose head is lost run on for a day instead of a minute."""
 ATTEMPTS = 4
 """Ray's own patience with its start is 30 s, too little for a machine that is busy."""
 READY_S = 60.0
+HEAD_S = 2.0
+"""Between two looks for Ray's head, and how long each waits."""
 
 
 class RayError(UserError):
@@ -154,6 +159,33 @@ def start(address: str, settings: EngineSettings, workers: int, hosts: int) -> N
             f"Ray has started {len(ready)} of {len(keepers)} parts within {READY_S:.0f} s; "
             f"{workers} workers need as many CPUs: ray status"
         )
+    if address == LOCAL:
+        return
+    head = ray.get_runtime_context().gcs_address
+    # Who stays connected is ended by Ray once the head is lost, and the captures with him.
+    ray.shutdown()
+    threading.Thread(target=watch_head, args=(head,), name="head", daemon=True).start()
+
+
+def watch_head(address: str, over: threading.Event | None = None) -> None:
+    """Say in the log when Ray's head (HOST:PORT) cannot be reached, and when it is back."""
+    over = over or threading.Event()
+    host, _, port = address.rpartition(":")
+    is_there = True
+    while not over.wait(HEAD_S):
+        was_there = is_there
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), HEAD_S).close()
+            is_there = True
+        except OSError:
+            is_there = False
+        if was_there and not is_there:
+            log.warning(
+                "Ray's head at %s is lost: what runs goes on, nothing that ends is started again "
+                "(docs/scale.md, Ray)", address,
+            )  # fmt: skip
+        elif is_there and not was_there:
+            log.warning("Ray's head at %s is back", address)
 
 
 def _keeper(

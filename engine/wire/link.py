@@ -5,6 +5,8 @@ What is for nobody who is there is dropped: every message here is repeated, or a
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -24,9 +26,13 @@ from engine.wire.peers import LETTERS, descriptor_of
 from engine.wire.security import ClientSecurity, ServerSecurity
 from engine.wire.sockets import MAX_MALFORMED, UNLIMITED, BoundSocket, Socket
 
+log = logging.getLogger(__name__)
+
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 1_500
 """A peer that stops answering is given up after this: a stopped process still holds its sockets."""
 QUEUE = 1_000
+AWAY_S = 5.0
+"""A directory that takes nothing for so long is worth a word; one that is restarted is back."""
 
 
 def keep_alive(socket: zmq.Socket[bytes]) -> None:
@@ -99,6 +105,9 @@ class DirectoryLink(Socket):
     def __init__(self, endpoint: str, security: ClientSecurity | None = None) -> None:
         super().__init__(zmq.DEALER)
         self.rejected = 0
+        self._endpoint = endpoint
+        self._heard_s = time.monotonic()
+        self._told = False
         # Without IMMEDIATE a message waits for a directory that is not there and arrives stale.
         self._zmq.immediate = 1
         self._zmq.sndhwm = QUEUE
@@ -109,11 +118,22 @@ class DirectoryLink(Socket):
         self.connect_to(endpoint)
 
     def send(self, message: Inbound) -> bool:
-        """Send without waiting; False where the directory does not take it."""
+        """Send without waiting; False where the directory does not take it.
+
+        Who sends often is told in the log when there is no directory for long.
+        """
+        now_s = time.monotonic()
         try:
             self._zmq.send(pack(message), zmq.NOBLOCK)
         except zmq.Again:
+            if not self._told and now_s - self._heard_s >= AWAY_S:
+                log.warning("no directory heard at %s for %.0f s", self._endpoint, AWAY_S)
+                self._told = True
             return False
+        if self._told:
+            log.warning("the directory at %s is there", self._endpoint)
+            self._told = False
+        self._heard_s = now_s
         return True
 
     def receive_all(self) -> list[Outbound]:

@@ -92,18 +92,46 @@ class Cluster:
 @contextmanager
 def cluster(log: Path, streams: Sequence[str], *arguments: str) -> Iterator[Cluster]:
     """Run a cluster on free ports, with the packaged clip as every stream."""
+    sources = [argument for name in streams for argument in ("--stream", f"{name}={SAMPLE}")]
+    with _running(log, *arguments, *sources) as running:
+        yield running
+
+
+@contextmanager
+def hub(log: Path) -> Iterator[Cluster]:
+    """Run a cluster's hub on free ports; ``host`` adds workers to it."""
+    with _running(log, "hub") as running:
+        yield running
+
+
+@contextmanager
+def host(running: Cluster, name: str, workers: int, **environment: str) -> Iterator[None]:
+    """Run a host of a hub; ``environment`` is settings in their names there."""
+    command = ["host", "--name", name, "--workers", str(workers)]
+    command += ["--directory", running.directory, "--scores", running.scores]
+    log = running.log.with_name(f"{running.log.name}-{name}")
+    with _engine(log, *command, **environment):
+        yield
+
+
+@contextmanager
+def _running(log: Path, *arguments: str) -> Iterator[Cluster]:
     directory, control = free_endpoint(), free_endpoint()
     scores = f"{free_endpoint()},{free_endpoint()}"
-    command = [sys.executable, "-m", "engine", "cluster", "--directory", directory]
-    command += ["--scores", scores, "--control", control, *arguments]
-    for name in streams:
-        command += ["--stream", f"{name}={SAMPLE}"]
+    places = ("--directory", directory, "--scores", scores, "--control", control)
+    with _engine(log, *arguments, *places) as process:
+        yield Cluster(directory, scores, control, process, log)
+
+
+@contextmanager
+def _engine(log: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "engine", "cluster", *arguments]
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=out, text=True
+            command, env=ENVIRONMENT | environment, stdout=subprocess.DEVNULL, stderr=out, text=True
         )
         try:
-            yield Cluster(directory, scores, control, process, log)
+            yield process
         finally:
             process.terminate()
             try:

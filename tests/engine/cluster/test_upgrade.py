@@ -76,10 +76,16 @@ def test_a_full_cluster_and_a_taken_name_are_told_and_counted(tmp_path: Path) ->
             command = ("capture", "--directory", running.directory, "--scores", running.scores)
             source = ("--stream", f"{stream}={SAMPLE}")
             with Program(sys.executable, "-m", "engine", *command, *source) as capture:
-                return capture.line(lambda line: f"{stream}.source: " in line and "WARN" in line
+                line = capture.line(lambda line: f"{stream}.source: " in line and "WARN" in line
                                     and "blazeface" not in line)  # fmt: skip
+                shown = {line.partition("  valence")[0] for line in capture.lines}
+                assert not shown & {"one", "two"} - {stream}, "a capture shows its own streams"
+                return line
 
         assert refusal("two").endswith("full")
+        namesake = ("cluster", "host", "--directory", running.directory, "--scores")
+        with Program(sys.executable, "-m", "engine", *namesake, running.scores) as other:
+            assert other.line(lambda line: "needs another name" in line)
         assert "already has a source from another process" in refusal("one")
         values = running.status()
         assert values["directory"]["counters"]["places_refused"] >= 1
