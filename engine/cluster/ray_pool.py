@@ -28,10 +28,8 @@ HEALTH = {
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1_000,
     "health_check_failure_threshold": 3,
-    "gcs_rpc_server_reconnect_timeout_s": 86_400,
 }
-"""Of a Ray that is started here: a dead node is noticed after some 3 s instead of 15, and nodes
-whose head is lost run on for a day instead of a minute."""
+"""Of a Ray that is started here: a dead node is noticed after some 3 s instead of 15."""
 ATTEMPTS = 4
 """Ray's own patience with its start is 30 s, too little for a machine that is busy."""
 READY_S = 60.0
