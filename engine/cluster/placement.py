@@ -82,7 +82,7 @@ class Placement:
             if seat is None or seat.epoch != held.epoch or seat.worker != name:
                 # People before one camera are streams of their own (room/1), and go where it goes.
                 root = stream.partition("/")[0]
-                seat = self._adopt(root, held.epoch, name, now_s)
+                seat = self._held(root, held.epoch, name, now_s)
                 if seat is None:
                     releases.append(Release(stream, held.epoch))
                     continue
@@ -92,19 +92,23 @@ class Placement:
                 seat.t_end_ns, seat.seq = held.t_end_ns, held.seq
         return releases
 
-    def _adopt(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat | None:
-        """The seat that a worker holds by right, taken from its word; None where it has none."""
+    def _held(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat | None:
+        """The seat of a stream that a worker says it holds; None where it has no right to it."""
         seat = self._seats.get(stream)
         if seat is None and self._given_up.get(stream, (-1, 0.0))[0] >= epoch:
             return None
         if seat is None or seat.epoch < epoch:
-            seat = self._seats.setdefault(stream, _Seat(None, epoch, now_s))
-            self._sit(stream, seat, worker)
-            seat.epoch = epoch
-            self._epoch = max(self._epoch, epoch)
-        elif seat.worker != worker:
+            return self._adopt(stream, epoch, worker, now_s)
+        if seat.worker != worker:
             self.counters["held_twice"] += 1
             return None
+        return seat
+
+    def _adopt(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat:
+        seat = self._seats.setdefault(stream, _Seat(None, epoch, now_s))
+        self._sit(stream, seat, worker)
+        seat.epoch = epoch
+        self._epoch = max(self._epoch, epoch)
         return seat
 
     def _sit(self, stream: str, seat: _Seat, worker: str | None) -> None:

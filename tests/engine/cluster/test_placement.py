@@ -239,6 +239,15 @@ def test_a_stream_that_nobody_feeds_is_given_up() -> None:
     assert len(placement.step(11.0).releases) == 1
 
 
+def test_a_capture_that_was_only_unheard_has_its_place_back() -> None:
+    placement = pool("a-1")
+    seat = placed(placement.place(place("s"), 0.0))
+    placement.beat(beat("a-1"), 11.0)
+    assert len(placement.step(11.0).releases) == 1
+    assert placement.claim(Claim("s", "d", "o", seat.epoch, "a-1"), 11.5) is None
+    assert placement.streams == 1
+
+
 def test_a_stream_that_flaps_has_to_wait() -> None:
     placement = pool("a-1", "a-2", policy=Policy(flaps=3, suspect_s=0.0, moves_per_s=100))
     seat = placed(placement.place(place("s"), 0.0))
