@@ -29,17 +29,25 @@ class ContentKeys:
         if modality == "text" and source is None:
             return _digest(f"transcript/{clip.transcript}".encode())
         if isinstance(source, Media):
-            place = (source.path, source.member)
-            if place not in self._files:
-                self._files[place] = _digest_media(source)
-            stretch = f"{source.start_s:.4f}-{source.end_s}-{source.still}"
-            return _digest(f"{self._files[place]}/{stretch}".encode())
+            return self.media(source)
         if isinstance(source, Features):
             if source.key is not None:
                 return _digest(f"{extractor.name}/{source.key}".encode())
             values, _ = source.read()
             return _digest(str(values.shape).encode() + values.tobytes())
         raise CorpusError(f"{clip.id}: has no {modality}")
+
+    def media(self, source: Media) -> str:
+        """Key of a stretch of a recording; a file is hashed once.
+
+        Raises:
+            CorpusError: the file cannot be read.
+        """
+        place = (source.path, source.member)
+        if place not in self._files:
+            self._files[place] = _digest_media(source)
+        stretch = f"{source.start_s:.4f}-{source.end_s}-{source.still}"
+        return _digest(f"{self._files[place]}/{stretch}".encode())
 
 
 def _digest(data: bytes) -> str:

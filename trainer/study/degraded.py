@@ -6,6 +6,7 @@ here, as no recording of music comes with the product.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 
 from models.preprocessing import SAMPLE_RATE_HZ
 from trainer.corpus import Clip, CorpusError, Media
+from trainer.features.keys import ContentKeys
 from trainer.features.media import Crop, MediaReader
 
 Floats = NDArray[np.float32]
 Kind = Literal["babble", "music", "room", "dark", "covered"]
 SNRS_DB = (20, 15, 10, 5, 0)
+VERSION = 2
+"""Of what is done to recordings: stores of another version are not read."""
 VOICES = 4
 """Of other people in babble."""
 RT60_S = 0.5
@@ -42,6 +46,22 @@ class Condition:
 
 SOUND = tuple(Condition(kind, snr) for kind in ("babble", "music", "room") for snr in SNRS_DB)
 PICTURE = (Condition("dark"), Condition("covered"))
+
+
+def folder(condition: Condition, others: Sequence[Clip]) -> str:
+    """Name of a condition's stores, which hold a clip by its own content alone.
+
+    Babble is made of the other clips, too: with other companions it is another sound.
+
+    Raises:
+        CorpusError: a recording cannot be read.
+    """
+    if condition.kind != "babble":
+        return f"{condition.name}-{VERSION}"
+    keys = ContentKeys()
+    heard = [keys.media(clip.audio) for clip in others if isinstance(clip.audio, Media)]
+    digest = hashlib.sha256("/".join(heard).encode()).hexdigest()
+    return f"{condition.name}-{VERSION}-{digest[:16]}"
 
 
 class DegradedReader(MediaReader):

@@ -262,7 +262,7 @@ def _conditions(corpus: Corpus) -> tuple[Condition, ...]:
 def _degraded_test(pipeline: Pipeline, condition: Condition) -> StoredSamples:
     """The test split under a condition, in stores of its own."""
     clips = pipeline.corpus.split("test")
-    root = pipeline.places.features / "noise" / condition.name
+    root = pipeline.places.features / "noise" / degraded.folder(condition, clips)
     worse = Pipeline(
         pipeline.whole,
         pipeline.recipe,

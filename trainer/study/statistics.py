@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 RESAMPLES = 2_000
 FLIPS = 10_000
+LEVELS = (0.05, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return corrected
+
+
+def significance(p: float) -> str:
+    """The usual marks of a corrected p: ``*`` below .05, ``**`` below .01, ``***`` below .001."""
+    return "*" * sum(p < level for level in LEVELS)
 
 
 def area_under_rates(rates: Sequence[float], figures: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ from trainer.study.statistics import (
     estimate,
     holm,
     paired_p,
+    significance,
 )
 from trainer.study.variants import FULL, Table, Variant
 
@@ -32,6 +33,17 @@ HEADINGS = {
 }
 PUBLISHED = {COMPLETE: ".506", MISSING: ".550"}
 """MAE on CMU-MOSEI's test split by arXiv 2410.15029: its features, its encoders."""
+COMPARED = ("Delta MAE", "p (Holm)", "significant")
+COMPARISON = (
+    "p: two-sided, paired by clip (signs of whole speakers or videos flipped), corrected by Holm "
+    "within each block; * below .05, ** below .01, *** below .001."
+)
+BLANK = ("",) * len(COMPARED)
+RATES = {
+    "frames": "frames missing",
+    "frames, text missing": "text and frames missing",
+    "modalities": "modalities missing",
+}
 TITLES: dict[Table, str] = {
     "main": "Complete, and with the text missing",
     "ablation": "What each part is worth",
@@ -141,6 +153,16 @@ def _head(*more: str) -> tuple[str, ...]:
     return ("", "clips", *(HEADINGS[name] for name in FIGURES), *more)
 
 
+def _compared(first: _Seen, others: Sequence[_Seen]) -> list[tuple[str, ...]]:
+    """Cells of ``COMPARED`` for each of the others, which are a block; of the same clips."""
+    differences = [seen.errors - first.errors for seen in others]
+    p_values = holm([paired_p(difference, first.groups) for difference in differences])
+    return [
+        (f"{difference.mean():+.4f}", f"{p:.4f}", significance(p))
+        for difference, p in zip(differences, p_values, strict=True)
+    ]
+
+
 def _main(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
     lines = []
     names = {COMPLETE: "complete", MISSING: "text missing"}
@@ -174,43 +196,40 @@ def _ablation(
             continue
         others = [(v, _see(rows[v.name], view)) for v in variants if v.name != FULL]
         known = [(v, seen) for v, seen in others if seen is not None]
-        p_values = holm([paired_p(seen.errors - full.errors, full.groups) for _, seen in known])
+        compared = _compared(full, [seen for _, seen in known])
         count = f"{len(full.errors):,}"
-        lines.append(Line((f"{view}: full model", count, *_cells(full), "", "")))
-        for (variant, seen), p in zip(known, p_values, strict=True):
-            worse = float((seen.errors - full.errors).mean())
-            cells = (f"{worse:+.4f}", f"{p:.4f}")
+        lines.append(Line((f"{view}: full model", count, *_cells(full), *BLANK)))
+        for (variant, seen), cells in zip(known, compared, strict=True):
             lines.append(Line((f"{view}: {variant.title}", count, *_cells(seen), *cells)))
         for name, constant in _baselines(full.labels, train).items():
-            lines.append(Line((f"{view}: {name}", count, *constant, "", "")))
+            lines.append(Line((f"{view}: {name}", count, *constant, *BLANK)))
     notes = (
         _seeds(rows[FULL]),
-        "Delta: mean absolute error above the full model's. p: two-sided, paired by clip (signs of "
-        "whole speakers or videos flipped), corrected by Holm within each block.",
+        f"Delta: mean absolute error above the full model's. {COMPARISON}",
     )
-    columns = _head("Delta MAE", "p (Holm)")
+    columns = _head(*COMPARED)
     return Rendered("ablation", TITLES["ablation"], columns, tuple(lines), notes)
 
 
 def _missing(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
     lines: list[Line] = []
     curves: dict[str, tuple[tuple[float, float], ...]] = {}
-    for what in ("frames", "frames, text missing", "modalities"):
+    for what, title in RATES.items():
         points = []
         for rate in (number / 10 for number in range(10)):
             seen = _see(rows, f"{what} {rate:.1f}")
             if seen is not None:
                 cells = _cells(seen)
-                name = f"{what} missing: {rate:.1f}"
+                name = f"{title}: {rate:.1f}"
                 lines.append(Line((name, f"{len(seen.errors):,}", *cells)))
                 points.append((rate, seen.figure("mae").mean, seen.figure("acc2_non0").mean))
         if points:
             rates = [point[0] for point in points]
             area = area_under_rates(rates, [point[1] for point in points])
             signs = area_under_rates(rates, [point[2] for point in points])
-            name = f"{what} missing: area under the curve, 0 to {rates[-1]:.1f}"
+            name = f"{title}: area under the curve, 0 to {rates[-1]:.1f}"
             lines.append(Line((name, "", f"{area:.3f}", "", "", f"{signs:.3f}", "")))
-            curves[f"{what} missing"] = tuple((point[0], point[1]) for point in points)
+            curves[title] = tuple((point[0], point[1]) for point in points)
     whole = [v for v in rows[0].views if v in ("audio", "text", "video") or v.count("+") == 1]
     for view in whole:
         seen = _see(rows, view)
@@ -230,16 +249,25 @@ def _noise(rows: Sequence[Rows], train: NDArray[np.float64]) -> Rendered:
         seen = _see(rows, view)
         if seen is None:
             continue
-        lines.append(Line((f"clean, {view}", f"{len(seen.errors):,}", *_cells(seen))))
-        for name in rows[0].views:
-            if name.endswith(f", {view}") and not name.startswith("frames"):
-                worse = _see(rows, name)
-                if worse is not None:
-                    lines.append(Line((name, f"{len(worse.errors):,}", *_cells(worse))))
+        count = f"{len(seen.errors):,}"
+        lines.append(Line((f"clean, {view}", count, *_cells(seen), *BLANK)))
+        named = [n for n in rows[0].views if n.endswith(f", {view}") and not n.startswith("frames")]
+        under = [(name, worse) for name in named if (worse := _see(rows, name)) is not None]
+        # A clip may be lost under a condition, as a face in the dark: that is no pair.
+        whole = [len(worse.errors) == len(seen.errors) for _, worse in under]
+        paired = [one for (_, one), kept in zip(under, whole, strict=True) if kept]
+        compared = iter(_compared(seen, paired))
+        for (name, worse), kept in zip(under, whole, strict=True):
+            cells = next(compared) if kept else BLANK
+            lines.append(Line((name, f"{len(worse.errors):,}", *_cells(worse), *cells)))
         for baseline, constant in _baselines(seen.labels, train).items():
-            lines.append(Line((f"{baseline}, {view}", f"{len(seen.errors):,}", *constant)))
-    notes = (_seeds(rows), "Babble: four other test clips. Music: made chords. Room: RT60 .5 s.")
-    return Rendered("noise", TITLES["noise"], _head(), tuple(lines), notes)
+            lines.append(Line((f"{baseline}, {view}", count, *constant, *BLANK)))
+    notes = (
+        _seeds(rows),
+        "Babble: four other test clips. Music: made chords. Room: RT60 .5 s.",
+        f"Delta: mean absolute error above the clean clips'. {COMPARISON}",
+    )
+    return Rendered("noise", TITLES["noise"], _head(*COMPARED), tuple(lines), notes)
 
 
 def _seeds(rows: Sequence[Rows]) -> str:

@@ -10,6 +10,7 @@ from trainer.study.statistics import (
     estimate,
     holm,
     paired_p,
+    significance,
 )
 
 
@@ -52,3 +53,8 @@ def test_an_estimate_keeps_deviation_over_seeds_and_interval_over_clips_apart() 
     found = estimate([1.0, 2.0, 3.0], 0.5, 4.0)
     assert (found.mean, found.deviation, found.low, found.high) == (2.0, 1.0, 0.5, 4.0)
     assert estimate([1.0], 0, 1).deviation == 0
+
+
+def test_marks_of_significance() -> None:
+    found = [significance(p) for p in (0.2, 0.05, 0.0499, 0.0099, 0.0009)]
+    assert found == ["", "", "*", "**", "***"]
