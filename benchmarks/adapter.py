@@ -1,13 +1,13 @@
 """What an adapter between a speech encoder and a language model learns from how much speech.
 
 Speaks short sentences of a corpus with flite, then runs ``python -m trainer adapter`` on them:
-its ``curve.csv`` has the word error rate on held-out sentences by seconds of speech heard.
+its ``curve.csv`` has the word error rate on held-out sentences by seconds of speech heard. The
+sentences keep their labels, so that ``OUT/speech`` is a corpus for ``python -m trainer`` as well.
 
     python benchmarks/adapter.py --corpus label.csv --speech RECOGNISER --language-model MODEL \
         --out adapter [--steps 300]
 
-Training sentences are of the corpus's train split, held-out ones of its test split, none of them
-among the former. One voice speaks all of them, so the figures are about that voice only.
+No text is in two splits, and the voice of valid and test is another than that of train.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.adapter import AdapterOptions, normalised, run
 from trainer.corpus import Clip
 from trainer.corpus import open as open_corpus
 
-VOICE = "rms"
+VOICES = {"train": "rms", "valid": "awb", "test": "awb"}
 
 
 def sentences(clips: tuple[Clip, ...], words: tuple[int, int], known: set[str]) -> list[Clip]:
@@ -48,12 +48,14 @@ def speak(clips: dict[str, list[Clip]], folder: Path) -> None:
             if not path.is_file():
                 partial = path.with_suffix(".part")
                 text = (clip.transcript or "").replace('"', " ")
-                command = ["flite", "-voice", VOICE, "-t", text, "-o", str(partial)]
+                command = ["flite", "-voice", VOICES[split], "-t", text, "-o", str(partial)]
                 subprocess.run(command, check=True)
                 partial.replace(path)
             with wave.open(str(path)) as file:
                 seconds = file.getnframes() / file.getframerate()
-            rows.append((path.stem, split, 0.0, path.name, clip.transcript, f"{seconds:.2f}"))
+            rows.append(
+                (path.stem, split, clip.valence, path.name, clip.transcript, f"{seconds:.2f}")
+            )
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("id", "split", "valence", "audio", "text", "seconds"))
@@ -68,18 +70,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--words", type=int, nargs=2, default=(3, 8), help="of a sentence")
     parser.add_argument("--most", type=int, default=3_000, help="training sentences")
-    parser.add_argument("--held-out", type=int, default=60)
+    parser.add_argument("--held-out", type=int, default=60, help="sentences of valid")
+    parser.add_argument("--test", type=int, default=150, help="sentences of test")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--evaluate-every", type=int, default=50)
+    parser.add_argument("--aligned-steps", type=int, default=0, help="cheap ones, before these")
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
     corpus, known = open_corpus(arguments.corpus), set[str]()
     words = (arguments.words[0], arguments.words[1])
-    held = sentences(corpus.split("test"), words, known)[: arguments.held_out]
+    test = sentences(corpus.split("test"), words, known)[: arguments.test]
     train = sentences(corpus.split("train"), words, known)[: arguments.most]
-    speak({"train": train, "valid": held}, arguments.out / "speech")
+    held = sentences(corpus.split("valid"), words, known)[: arguments.held_out]
+    speak({"train": train, "valid": held, "test": test}, arguments.out / "speech")
     options = AdapterOptions(
         arguments.out / "speech",
         arguments.out,
@@ -91,6 +96,7 @@ def main() -> None:
         warmup_steps=20,
         evaluate_every=arguments.evaluate_every,
         evaluate_clips=arguments.held_out,
+        aligned_steps=arguments.aligned_steps,
         threads=arguments.threads,
     )
     sys.exit(run(options))

@@ -3,7 +3,7 @@
 SLAM-ASR's recipe (arXiv 2402.08846): a speech encoder's frames, five joined, through two linear
 layers into the language model's input embeddings; before them nothing, behind them the prompt and
 the transcript, whose tokens the frozen model has to predict. What comes out is what
-``encoders.text_simulation.adapter`` takes.
+``encoders.text_simulation.adapter`` takes. ``aligned_steps`` start it cheaply (``alignment``).
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from models.text_simulation.llm import (
     LlmSettings,
     load_models,
 )
+from trainer.alignment import Alignment
 from trainer.command import USERS_FAULTS, told
 from trainer.corpus import Clip, Corpus, CorpusError, Media, hold_back
 from trainer.corpus import open as open_corpus
+from trainer.features.keys import ContentKeys
 from trainer.features.media import MediaReader
 from trainer.features.store import FeatureError, FrameStore
 from trainer.fit import set_threads
@@ -43,6 +45,10 @@ from trainer.stop import Stop
 
 WEIGHTS, STATE, CURVE = "adapter.safetensors", "state.pt", "curve.csv"
 IGNORED = -100
+ALIGNED_BATCH = 2
+"""Batches in one of the alignment's, which costs next to nothing by comparison."""
+ALIGNED_POINTS = 2
+"""Rows of the curve are that much farther apart while it is aligned, and not read."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class AdapterOptions:
     """Longer clips are left out: memory grows with them."""
     evaluate_every: int = 100
     evaluate_clips: int = 20
+    aligned_steps: int = 0
+    """Steps before the first, in which outputs learn to lie near the tokens' embeddings."""
     seed: int = 0
     threads: int = 0
 
@@ -77,6 +85,10 @@ class Point:
     valid_loss: float
     word_error_rate: float
     cpu_s: float
+    """Of the steps, those of the alignment among them; measuring is left out."""
+    aligned_steps: int = 0
+    spelled_error_rate: float = float("nan")
+    """Words that the adapter's outputs spell by themselves, where they were aligned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +145,29 @@ def train(
         split: _utterances(corpus, split, options, models, progress) for split in ("train", "valid")
     }
     course = _Course(options, settings, models, data["train"], data["valid"])
+    with stop.within_training():
+        _align(course, stop, progress)
+        _teach(course, stop, progress)
+    return course.curve
+
+
+def _align(course: _Course, stop: Stop, progress: Progress) -> None:
+    """The cheap steps that are left, without the language model."""
+    options = course.options
+    every = ALIGNED_POINTS * options.evaluate_every
+    with progress.task("steps of the alignment", options.aligned_steps) as advance:
+        for _ in range(course.aligned):
+            advance()
+        while course.aligned < options.aligned_steps and course.step == 0:
+            course.one_aligned_step()
+            advance()
+            whole = course.aligned == options.aligned_steps
+            _keep(course, whole or course.aligned % every == 0, stop, progress, whole)
+
+
+def _teach(course: _Course, stop: Stop, progress: Progress) -> None:
+    """The steps through the language model that are left."""
+    options = course.options
     with progress.task("steps", options.steps) as advance:
         for _ in range(course.step):
             advance()
@@ -140,17 +175,24 @@ def train(
             course.one_step()
             advance()
             due = course.step % options.evaluate_every == 0 or course.step == options.steps
-            if due or stop.asked():
-                if due:
-                    point = course.measure()
-                    progress.say(
-                        f"step {point.step}: loss {point.loss:.3f}, valid {point.valid_loss:.3f}, "
-                        f"word error rate {point.word_error_rate:.3f} ({point.cpu_s:.0f} CPU s)"
-                    )
-                course.save()
-            if stop.asked():
-                raise KeyboardInterrupt
-    return course.curve
+            _keep(course, due, stop, progress)
+
+
+def _keep(
+    course: _Course, due: bool, stop: Stop, progress: Progress, read: bool = True
+) -> None:  # fmt: skip
+    """Measure where it is due, save, and leave where that was asked for."""
+    if due:
+        point = course.measure(read)
+        progress.say(
+            f"step {point.aligned_steps} + {point.step}: loss {point.loss:.3f}, "
+            f"valid {point.valid_loss:.3f}, word error rate {point.word_error_rate:.3f}, "
+            f"spelled {point.spelled_error_rate:.3f} ({point.cpu_s:.0f} CPU s)"
+        )
+    if due or stop.asked():
+        course.save()
+    if stop.asked():
+        raise KeyboardInterrupt
 
 
 class _Course:
@@ -184,50 +226,73 @@ class _Course:
         self.optimiser = torch.optim.AdamW(
             self.adapter.parameters(), options.learning_rate, weight_decay=0.0
         )
-        self.step, self.heard_s, self.cpu_s = 0, 0.0, 0.0
+        self.step, self.aligned, self.heard_s, self.cpu_s = 0, 0, 0.0, 0.0
+        # The last token ends a transcript: nobody says it.
+        spoken = [one.tokens[:-1] for one in train]
+        self.alignment = Alignment(self.embed.weight, spoken) if options.aligned_steps else None
+        if self.alignment is not None:
+            self.alignment.start(self.adapter)
         self.losses: list[float] = []
         self.curve: list[Point] = []
         self._load()
 
     def one_step(self) -> None:
         """One batch of the training split."""
+        self._learn(self._batch(self.options.batch, self.step), self.step, self._loss)
+        self.step += 1
+
+    def one_aligned_step(self) -> None:
+        """A larger batch, without the language model."""
+        chosen = self._batch(ALIGNED_BATCH * self.options.batch, self.aligned, 1)
+        self._learn(chosen, self.aligned, self._aligned_loss)
+        self.aligned += 1
+
+    def _learn(
+        self,
+        chosen: Sequence[Utterance],
+        step: int,
+        loss_of: Callable[[Sequence[Utterance]], Tensor],
+    ) -> None:
         started, options = time.process_time(), self.options
-        rate = min(1.0, (self.step + 1) / max(1, options.warmup_steps)) * options.learning_rate
+        rate = min(1.0, (step + 1) / max(1, options.warmup_steps)) * options.learning_rate
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        chosen = self._batch()
-        loss = self._loss(chosen)
+        loss = loss_of(chosen)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), 1.0)
         self.optimiser.step()
         self.losses.append(float(loss.detach()))
-        self.step += 1
         self.heard_s += sum(one.seconds for one in chosen)
         self.cpu_s += time.process_time() - started
 
-    def measure(self) -> Point:
-        """Loss and word error rate on the held-out sentences."""
+    def measure(self, read: bool = True) -> Point:
+        """Loss and word error rates on the held-out sentences; ``read`` by the language model."""
         held = self.valid[: self.options.evaluate_clips]
-        losses, edits, words = [], 0, 0
+        loss, said = float("nan"), float("nan")
         with torch.inference_mode():
-            for one in held:
-                losses.append(float(self._loss([one])))
-                said = self._recognise(one)
-                edits += word_edits(said, one.text)
-                words += len(normalised(one.text))
+            if read:
+                loss = float(np.mean([float(self._loss([one])) for one in held]))
+                said = _error_rate([(self._recognise(one), one.text) for one in held])
+            spelled = self._spelled_error_rate()
         mean = float(np.mean(self.losses)) if self.losses else float("nan")
         self.losses.clear()
         point = Point(
-            self.step,
-            self.heard_s,
-            mean,
-            float(np.mean(losses)),
-            edits / max(1, words),
-            self.cpu_s,
-        )
+            self.step, self.heard_s, mean, loss, said, self.cpu_s, self.aligned, spelled
+        )  # fmt: skip
         self.curve.append(point)
         return point
+
+    def _spelled_error_rate(self) -> float:
+        """Over all held-out sentences: it costs next to nothing."""
+        if self.alignment is None:
+            return float("nan")
+        pairs = []
+        for one in self.valid:
+            frames = torch.from_numpy(one.frames()).to(self.device)
+            tokens = self.alignment.spelled(self.adapter(frames[None])[0])
+            pairs.append((self.tokenizer.decode(tokens), one.text))
+        return _error_rate(pairs)
 
     def save(self) -> None:
         """The weights, the curve, and what continuing needs; atomically."""
@@ -242,6 +307,7 @@ class _Course:
             "adapter": state,
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
+            "aligned": self.aligned,
             "heard_s": self.heard_s,
             "cpu_s": self.cpu_s,
             "losses": self.losses,
@@ -273,6 +339,7 @@ class _Course:
         self.adapter.load_state_dict(state["adapter"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.heard_s, self.cpu_s = state["step"], state["heard_s"], state["cpu_s"]
+        self.aligned = state["aligned"]
         self.losses = list(state["losses"])
         self.curve = [Point(**row) for row in state["curve"]]
 
@@ -282,14 +349,25 @@ class _Course:
         kept = {k: str(v) for k, v in asdict(self.options).items() if k not in free}
         return json.dumps(kept, sort_keys=True)
 
-    def _batch(self) -> list[Utterance]:
+    def _batch(self, size: int, *step: int) -> list[Utterance]:
         """Like lengths together, drawn by the step's own generator."""
-        generator = np.random.default_rng([self.options.seed, self.step])
-        count = min(len(self.train), 16 * self.options.batch)
+        generator = np.random.default_rng([self.options.seed, *step])
+        count = min(len(self.train), 16 * size)
         drawn = generator.choice(len(self.train), count, replace=False)
         order = sorted(drawn, key=lambda index: self.train[index].seconds)
-        first = int(generator.integers(0, max(1, count - self.options.batch + 1)))
-        return [self.train[index] for index in order[first : first + self.options.batch]]
+        first = int(generator.integers(0, max(1, count - size + 1)))
+        return [self.train[index] for index in order[first : first + size]]
+
+    def _aligned_loss(self, chosen: Sequence[Utterance]) -> Tensor:
+        assert self.alignment is not None  # steps of it were asked for
+        width = self.adapter.concatenate
+        cut = []
+        for one in chosen:
+            frames = torch.from_numpy(one.frames())
+            cut.append(frames[: len(frames) // width * width])
+        joined = self.adapter(torch.cat(cut)[None].to(self.device))[0]
+        outputs = joined.split([len(frames) // width for frames in cut])
+        return self.alignment.loss(outputs, [one.tokens[:-1] for one in chosen])
 
     def _loss(self, chosen: Sequence[Utterance]) -> Tensor:
         """Cross-entropy per token of the transcripts, behind speech and prompt."""
@@ -338,6 +416,12 @@ class _Course:
         return text
 
 
+def _error_rate(pairs: Sequence[tuple[str, str]]) -> float:
+    """Edits per word of what was found and what was said."""
+    words = sum(len(normalised(expected)) for _, expected in pairs)
+    return sum(word_edits(found, expected) for found, expected in pairs) / max(1, words)
+
+
 def normalised(text: str) -> list[str]:
     """Words in small letters, without punctuation."""
     return re.sub(r"[^a-z0-9' ]+", " ", text.lower()).split()
@@ -373,12 +457,12 @@ def _utterances(
             f"{options.longest_s:g} s, got none"
         )
     dim = models.speech.spec.dim
-    identity = f"adapter/{options.speech}/last/1"
+    identity = f"adapter/{options.speech}/last/2"
     store = FrameStore(options.out / "frames", identity, (dim,))
-    reader, found, lost = MediaReader(), [], 0
+    reader, keys, found, lost = MediaReader(), ContentKeys(), [], 0
     with progress.task(f"speech of {split}", len(clips)) as advance:
         for clip in clips:
-            one = _utterance(clip, store, reader, models)
+            one = _utterance(clip, store, keys, reader, models)
             advance()
             if one is None:
                 lost += 1
@@ -392,16 +476,16 @@ def _utterances(
 
 
 def _utterance(
-    clip: Clip, store: FrameStore, reader: MediaReader, models: LlmModels
+    clip: Clip, store: FrameStore, keys: ContentKeys, reader: MediaReader, models: LlmModels
 ) -> Utterance | None:
     assert isinstance(clip.audio, Media)  # as the caller chose
     assert clip.transcript is not None
-    key = f"{clip.split}/{clip.id}"
-    if key not in store:
-        try:
-            samples = reader.samples(clip.audio)
-        except CorpusError:
-            return None
+    try:
+        key = keys.media(clip.audio)
+        samples = None if key in store else reader.samples(clip.audio)
+    except CorpusError:
+        return None
+    if samples is not None:
         if len(samples) < 10 * models.speech.spec.stride:
             return None
         with torch.inference_mode():

@@ -350,6 +350,10 @@ def adapter(
     longest_s: Annotated[float, typer.Option(help="Longer clips are left out.")] = 12.0,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between points.")] = 100,
     evaluate_clips: Annotated[int, typer.Option(min=1, help="Held-out sentences.")] = 20,
+    aligned_steps: Annotated[
+        int,
+        typer.Option(min=0, help="Cheap steps first: frames spell the words by themselves (CTC)."),
+    ] = 0,
     threads: Annotated[int, typer.Option(min=0, help="0: half of the cores.")] = 0,
 ) -> None:
     """Train the adapter of the llm text simulation from transcribed speech; both models frozen."""
@@ -369,6 +373,7 @@ def adapter(
         longest_s,
         evaluate_every,
         evaluate_clips,
+        aligned_steps,
         threads=threads,
     )
     code = run(options)
