@@ -9,6 +9,8 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from trainer.steps import missing
+
 app = typer.Typer(help="The offline trainer.", pretty_exceptions_enable=False)
 
 
@@ -114,6 +116,9 @@ def _do(
     if not corpus or out is None:
         _fail("expected --corpus PATH and --out BUNDLE")
     run = run or out.with_name(f"{out.name}.run")
+    lacking = missing(step, run)
+    if lacking is not None:
+        _fail(lacking)
     try:
         from trainer.opening import FAULTS, Places, opening
         from trainer.progress import TerminalProgress

@@ -23,6 +23,7 @@ from trainer.evaluation.prediction import Flow, View, predict
 from trainer.losses import LossTerms, LossWeights, distillation, double_flow, naming, probing
 from trainer.model import SentimentModel
 from trainer.recipe import Loss, Optimiser, Recipe
+from trainer.tracking import rows
 
 CHECKPOINT = "checkpoint.pt"
 FLOWS: tuple[Flow, ...] = ("complete", "missing_text")
@@ -348,7 +349,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """
     free = {
         "seeds", "device", "robustness", "patience", "threads", "workers",
-        "checkpoint_minutes",
+        "checkpoint_minutes", "tracking",
     }  # fmt: skip
     if recipe.optimiser.schedule == "step":
         free.add("epochs")
@@ -418,8 +419,5 @@ def _log(folder: Path, epoch: Epoch) -> None:
     from torch.utils.tensorboard.writer import SummaryWriter
 
     with SummaryWriter(str(folder / "tensorboard")) as writer:
-        rows = {f"train/{name}": value for name, value in epoch.terms.items()}
-        rows |= {f"valid/{name}": value for name, value in epoch.valid.items()}
-        rows["learning_rate"] = epoch.learning_rate
-        for name, value in rows.items():
+        for name, value in rows(epoch).items():
             writer.add_scalar(name, value, epoch.epoch)

@@ -5,7 +5,6 @@ A user's mistake is reported within a second or two.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,26 +15,18 @@ from trainer.corpus import Corpus, CorpusError, hold_back, join_features, merge
 from trainer.corpus import open as open_corpus
 from trainer.progress import Progress
 from trainer.recipe import Recipe, RecipeError, choose, load, with_seeds
+from trainer.steps import missing
+from trainer.tracking import TrackingError, refuse_absent
 
 CONFIG = "config.json"
 """Of a bundle."""
-BEFORE: dict[str, tuple[tuple[str, str], ...]] = {
-    "calibrate": (("checkpoint.pt", "fit"),),
-    "evaluate": (("checkpoint.pt", "fit"), ("calibration.json", "calibrate")),
-    "export": (
-        ("checkpoint.pt", "fit"),
-        ("calibration.json", "calibrate"),
-        ("evaluation.json", "evaluate"),
-    ),
-}
-BEFORE["report"] = BEFORE["export"]
 
 
 class OpeningError(Exception):
     """A run that cannot begin: one line."""
 
 
-FAULTS = (CorpusError, RecipeError, OpeningError, PretrainedError)
+FAULTS = (CorpusError, RecipeError, OpeningError, PretrainedError, TrackingError)
 
 
 @dataclass(frozen=True)
@@ -101,25 +92,16 @@ def opening(
         _require_steps(step, places.run, named)
     elif not named.stages:
         _refuse_misfit(named, corpus)
+    refuse_absent(named.training.tracking)
     for source in _pretrained(named, corpus):
         refuse_unreachable(source)
     return Opened(corpus, named, staged)
 
 
 def _require_steps(step: str, run: Path, recipe: Recipe) -> None:
-    for seed in range(recipe.training.seeds):
-        for name, before in BEFORE.get(step, ()):
-            path = run / f"seed-{seed}" / name
-            if not path.is_file():
-                why = "is not trained yet" if before == "fit" else "has not come to that yet"
-                raise OpeningError(f"{path}: seed {seed} {why}: run `{before}` first")
-            if path.suffix == ".json":
-                try:
-                    json.loads(path.read_text())
-                except ValueError:
-                    raise OpeningError(
-                        f"{path}: cut off or damaged: remove it and run `{before}` again"
-                    ) from None
+    lacking = missing(step, run, recipe.training.seeds)
+    if lacking is not None:
+        raise OpeningError(lacking)
 
 
 def _refuse_unwritable(places: Places) -> None:

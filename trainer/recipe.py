@@ -289,6 +289,8 @@ class Training(Section):
     """Epochs without a better validation score before a run stops."""
     seeds: int = Field(1, ge=1)
     device: str = "auto"
+    tracking: Literal["none", "mlflow", "wandb"] = "none"
+    """Epochs go there, too, through its own library."""
     robustness: bool = True
     """Measure the error over rates of lost frames, too: twenty more passes over the test split."""
     mixed_precision: bool = True

@@ -47,6 +47,7 @@ from trainer.recipe import load as load_recipe
 from trainer.results import PipelineError, Results
 from trainer.selection import usable
 from trainer.stop import Stop
+from trainer.tracking import tracking
 
 VERSION = "1"
 EXAMPLE_CROPS = 800
@@ -246,14 +247,17 @@ class Pipeline:
         valid = Batches(data.valid, shapes, training.batch)
         title = f"{self.recipe.name}: seed {seed + 1} of {max(training.seeds, seed + 1)}"
         whole = self.progress.task(title, training.epochs * len(train))
-        with whole as advance, self.stop.within_training():
+        folder = self.results.seed_folder(seed)
+        kind = training.tracking if self.team.leads else "none"
+        tracked = tracking(kind, folder, self.recipe, seed, self.progress.say)
+        with whole as advance, tracked as log, self.stop.within_training():
 
             def say(epoch: Epoch) -> None:
                 self._say_epoch(seed, epoch)
+                log(epoch)
                 on_epoch(epoch)
 
             hooks = Hooks(advance, say, self.stop.asked)
-            folder = self.results.seed_folder(seed)
             return fit(
                 model, train, valid, self.recipe, folder, seed, self.team, hooks, data.digest
             )

@@ -1,5 +1,7 @@
 """Recipes: validation, precedence, and the two that come with the trainer."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,16 @@ def test_settings_that_came_later_are_written_only_where_they_are_set() -> None:
     face = load("embedded-face").model_dump(mode="json")
     assert face["optimiser"]["average"] > 0
     assert face["encoders"]["video"]["channels"] == 24
+
+
+def test_a_missing_step_is_told_before_anything_is_imported_or_read(tmp_path: Path) -> None:
+    (tmp_path / "mosei.pkl").write_bytes(b"never read")
+    command = [
+        sys.executable, "-X", "importtime", "-m", "trainer", "calibrate",
+        "--corpus", str(tmp_path / "mosei.pkl"), "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "seed 0 is not trained yet: run `fit` first" in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"numpy", "trainer.recipe", "torch", "transformers"}
