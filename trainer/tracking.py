@@ -157,7 +157,7 @@ class _WandB:
 
 
 def _flat(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             found |= _flat(value, f"{before}{key}.")
