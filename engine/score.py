@@ -57,6 +57,9 @@ def score_to_file(clip: Path, out: Path, settings: EngineSettings) -> str:
             file.write(json.dumps(row.values(), allow_nan=False) + "\n")
             number += 1
     took_s = time.perf_counter() - begin_s
+    if number == 0:
+        first_s = settings.inference.hop_ms / 1000
+        return f"0 scores: {clip} is too short, the first one comes after {first_s:g} s"
     note = "" if bundle.config.trained else "; UNTRAINED: random weights, they mean nothing"
     return f"{number} scores in {took_s:.2f} s to {out}{note}"
 

@@ -49,6 +49,10 @@ FRAME_SIDE = 1.04
 """Side of what the face network sees, in sides of BlazeFace's box (RAF-DB 1.00, FER+ 1.15)."""
 SHIFT = {"full": 0.0, "short": -0.06}
 """Its centre above that of the box (negative: above), in sides."""
+LEAST_GAIN = 1.3
+"""A picture this much longer than wide is searched in square parts where no face is found in it as
+a whole: in 1280 x 720 that finds faces of 50 px, where the whole finds those of 80 px."""
+MAX_PARTS = 3
 NEARLY_BLACK = 24.0
 """Mean of 255, of each pixel's strongest colour, below which a picture is brightened."""
 LIGHTENED, MAX_GAIN = 100.0, 16.0
@@ -110,14 +114,12 @@ class BlazeFaceDetector:
 
     def detect(self, picture: Picture) -> list[Detection]:
         """Faces in a BGR picture [H, W, 3], in its own pixels."""
-        found: list[Detection] = []
-        for network in self._networks:
-            small, scale, left, top = letterbox(picture, network.size_px)
-            found += [
-                Detection(_placed(seen.frame, scale, left, top), seen.score)
-                for seen in network.run(lighten(small), SEARCH_SCORE)
-            ]
-        return [d for d in merge(found) if d.frame.side >= self._min_face_px]
+        seen = [d for network in self._networks for d in _search(network, picture)]
+        if not seen and len(self._networks) > 1:
+            # Small faces: in a part, they are up to twice as large to the network.
+            for left, top, part in square_parts(picture):
+                seen += [_moved(d, left, top) for d in _search(self._networks[-1], part)]
+        return [d for d in merge(seen) if d.frame.side >= self._min_face_px]
 
     def follow(self, picture: Picture, frame: Frame) -> Detection | None:
         """The face that was at ``frame``, looked for around it with the head held upright."""
@@ -139,6 +141,33 @@ class BlazeFaceDetector:
         if seen_now is None or seen_now.frame.side < self._min_face_px:
             return None
         return seen_now
+
+
+def _search(network: BlazeFace, picture: Picture) -> list[Detection]:
+    """Faces in a picture of any size, in its own pixels."""
+    small, scale, left, top = letterbox(picture, network.size_px)
+    return [
+        Detection(_placed(seen.frame, scale, left, top), seen.score)
+        for seen in network.run(lighten(small), SEARCH_SCORE)
+    ]
+
+
+def square_parts(picture: Picture) -> list[tuple[int, int, Picture]]:
+    """Squares that cover a picture which is none, and where each begins: left, top, pixels."""
+    height, width = picture.shape[:2]
+    side, length = min(height, width), max(height, width)
+    if length < LEAST_GAIN * side:
+        return []
+    count = min(MAX_PARTS, math.ceil(length / side))
+    starts = [round(i * (length - side) / (count - 1)) for i in range(count)]
+    if width > height:
+        return [(x, 0, picture[:, x : x + side]) for x in starts]
+    return [(0, y, picture[y : y + side]) for y in starts]
+
+
+def _moved(seen: Detection, left: int, top: int) -> Detection:
+    frame = seen.frame
+    return Detection(Frame(frame.x + left, frame.y + top, frame.side, frame.turn), seen.score)
 
 
 def _placed(frame: Frame, scale: float, left: int, top: int) -> Frame:

@@ -67,7 +67,7 @@ def read_clip(
         start_ns: time of the clip's beginning.
 
     Raises:
-        CaptureError: missing, not a media file, or neither sound nor picture in it.
+        CaptureError: missing, not a media file, neither sound nor picture in it, or one picture.
     """
     pair = _Pair(path, settings, stamper or Stamper("main", this_clock()), start_ns)
     yield from pair.messages()
@@ -126,6 +126,7 @@ class _Pair:
     ) -> None:
         self._path = path
         self._start_ns = start_ns
+        self._begin_ns = 0
         self._stamper = stamper
         self._chunker = Chunker(settings, stamper)
         sampler = FrameSampler(settings.capture.video_rate_hz)
@@ -133,7 +134,7 @@ class _Pair:
         self._people = People(stamper, settings, sampler.period_ns)
         self._resampler: Resampler | None = None
         self._rate_hz = 0
-        # A codec's frames are shorter than a chunk; one pass over several costs as much as over one.
+        # A codec's frames are shorter than a chunk; one pass over several costs what one does.
         self._chunk_s = settings.capture.chunk_ms / 1000
         self._heard: list[NDArray[np.float32]] = []
         self._heard_count = 0
@@ -151,26 +152,31 @@ class _Pair:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise CaptureError(f"{self._path}: not a media file ({_reason(error)})") from None
         with container:
-            chosen = [*container.streams.audio[:1], *container.streams.video[:1]]
+            shown = _films(container)[:1]
+            chosen = [*container.streams.audio[:1], *shown]
             if not chosen:
                 raise CaptureError(f"{self._path}: neither sound nor picture in it")
-            for stream in container.streams.video[:1]:
+            # A recorded broadcast's clock began hours ago; the clip begins with its first packet.
+            self._begin_ns = max(0, container.start_time or 0) * (NS_PER_S // av.time_base)
+            for stream in shown:
                 self._aspect = stream.sample_aspect_ratio or Fraction(1)
                 stream.codec_context.thread_count = 1  # a clip needs none, and waking them costs
             queues: dict[str, deque[Audio | Video]] = {s.type: deque() for s in chosen}
-            sent = 0
+            sent, end_ns = 0, self._start_ns
             for kind, found in self._decode(container, chosen):
                 queues[kind] += found
                 for message in _merge(queues, all_in=False):
-                    sent += 1
+                    sent, end_ns = sent + 1, message.envelope.t_end_ns
                     yield message
             queues.setdefault("audio", deque()).extend(self._end_of_sound())
             queues.setdefault("video", deque()).extend(self._people.end())
             for message in _merge(queues, all_in=True):
-                sent += 1
+                sent, end_ns = sent + 1, message.envelope.t_end_ns
                 yield message
         if sent == 0:
             raise CaptureError(f"{self._path}: nothing in it could be decoded")
+        if end_ns == self._start_ns:
+            raise CaptureError(f"{self._path}: expected a clip that lasts, got a single picture")
         if self._broken:
             log.warning("clip: %d damaged packets were skipped", self._broken)
 
@@ -273,7 +279,15 @@ class _Pair:
         """Of a picture, sound or packet."""
         base = frame.time_base
         time_ns = frame.pts * base.numerator * NS_PER_S // base.denominator
-        return self._start_ns + max(0, int(time_ns))
+        return self._start_ns + max(0, int(time_ns) - self._begin_ns)
+
+
+def _films(container: Any) -> list[Any]:
+    """Streams of pictures that move: the cover of a song is none."""
+    from av.stream import Disposition
+
+    covers = Disposition.attached_pic | Disposition.still_image
+    return [stream for stream in container.streams.video if not stream.disposition & covers]
 
 
 def _merge(queues: dict[str, deque[Audio | Video]], all_in: bool) -> Iterator[Audio | Video]:

@@ -34,7 +34,7 @@ def voice_spec(dim: int = 128, channels: int = 128) -> SequenceEncoderSpec:
     )
 
 
-def face_spec(dim: int = 128, channels: int = 16, size_px: int = 48) -> ImageEncoderSpec:
+def face_spec(dim: int = 128, channels: int = 24, size_px: int = 48) -> ImageEncoderSpec:
     """Grey face crops to one frame each."""
     return ImageEncoderSpec(
         kind="embedded", dim=dim, size_px=size_px, channels_in=1, channels=channels

@@ -1,6 +1,7 @@
 """``engine score``: a clip's scores in the rows that every client reads."""
 
 import itertools
+import wave
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,15 @@ def test_a_clip_that_cannot_be_read_leaves_the_file_as_it_was(tmp_path: Path) ->
         score_to_file(bad, out, EngineSettings())
     assert out.read_text() == "of yesterday\n"
     assert sorted(tmp_path.iterdir()) == [bad, out]
+
+
+def test_a_clip_too_short_for_a_score_is_told(tmp_path: Path) -> None:
+    short, out = tmp_path / "short.wav", tmp_path / "scores.jsonl"
+    with wave.open(str(short), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * 4_800))
+    told = score_to_file(short, out, EngineSettings())
+    assert told == f"0 scores: {short} is too short, the first one comes after 0.5 s"
+    assert out.read_text() == ""

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -63,6 +64,33 @@ def test_a_clip_without_sound(tmp_path: Path) -> None:
 
 def test_a_clip_without_picture(tmp_path: Path) -> None:
     assert kinds(convert(tmp_path / "sound.wav", "-vn", "-t", "3")) == {Audio}
+
+
+def test_a_picture_is_no_clip(tmp_path: Path) -> None:
+    still = tmp_path / "still.png"
+    cv2.imwrite(str(still), np.full((90, 160, 3), 90, np.uint8))
+    with pytest.raises(CaptureError, match=r"still\.png: expected a clip that lasts, got a single"):
+        kinds(still)
+
+
+def test_the_cover_of_a_song_is_no_picture_of_anybody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cover = tmp_path / "cover.png"
+    cv2.imwrite(str(cover), np.full((90, 160, 3), 90, np.uint8))
+    options = ["-i", str(cover), "-map", "0:a", "-map", "1", "-disposition:v", "attached_pic"]
+    song = convert(tmp_path / "song.m4a", *options, "-c:v", "png", "-t", "3")
+    assert kinds(song) == {Audio}
+    assert caplog.records == []
+
+
+def test_a_recording_whose_clock_began_hours_ago_begins_at_zero(tmp_path: Path) -> None:
+    options = ["-t", "3", "-c:v", "mpeg2video", "-c:a", "mp2", "-output_ts_offset", "50000"]
+    messages = list(read_clip(convert(tmp_path / "late.ts", *options), load()))
+    for kind in (Audio, Video):
+        ends_ns = [m.envelope.t_end_ns for m in messages if isinstance(m, kind)]
+        assert ends_ns[0] < 500_000_000
+        assert ends_ns[-1] == pytest.approx(3e9, abs=3e8)
 
 
 def test_sound_that_begins_late_lies_where_the_file_says(tmp_path: Path) -> None:

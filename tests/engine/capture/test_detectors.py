@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.capture import CaptureError
-from engine.capture.blazeface import DATA, VARIANTS, BlazeFace, BlazeFaceDetector
+from engine.capture.blazeface import DATA, VARIANTS, BlazeFace, BlazeFaceDetector, square_parts
 from engine.capture.clip import SAMPLE_CLIP
 from engine.capture.detections import overlap
 from engine.capture.detectors import HaarDetector, open_detector
@@ -84,6 +84,39 @@ def test_a_face_is_followed_to_where_it_moved_and_not_where_none_is(picture: np.
     assert seen.frame.side == pytest.approx(frame.side, rel=0.12)
     grey = np.full_like(picture, 120)
     assert detector.follow(grey, frame) is None
+
+
+@full_range
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_face_of_a_twentieth_of_a_pictures_length_is_found(
+    picture: np.ndarray, upright: bool
+) -> None:
+    scale = 66 / only(BlazeFaceDetector(True, 24), picture).side
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    room = np.full((1280, 720, 3) if upright else (720, 1280, 3), 90, np.uint8)
+    room[30 : 30 + small.shape[0], 20 : 20 + small.shape[1]] = small
+    detector = BlazeFaceDetector(True, 32)
+    frame = only(detector, room)
+    assert frame.side == pytest.approx(66, rel=0.2)
+    face = only(detector, small)
+    assert math.dist((frame.x - 20, frame.y - 30), (face.x, face.y)) < 0.15 * frame.side
+    assert detector.follow(room, frame) is not None
+
+
+@pytest.mark.parametrize(
+    ("size", "lefts"),
+    [
+        ((720, 1280), [0, 560]),
+        ((480, 640), [0, 160]),
+        ((400, 480), []),
+        ((100, 900), [0, 400, 800]),
+    ],
+)
+def test_square_parts_cover_a_long_picture(size: tuple[int, int], lefts: list[int]) -> None:
+    wide = np.zeros((*size, 3), np.uint8)
+    assert [left for left, _, _ in square_parts(wide)] == lefts
+    assert [top for _, top, _ in square_parts(wide.transpose(1, 0, 2))] == lefts
+    assert {part.shape[:2] for _, _, part in square_parts(wide)} <= {(size[0], size[0])}
 
 
 def test_faces_below_the_smallest_size_are_left_out(picture: np.ndarray) -> None:
