@@ -147,12 +147,6 @@ class InferenceCore:
             self._counters["messages_unexpected"] += 1
             return False
         self._counters["messages"] += 1
-        if isinstance(message, Video):
-            try:
-                message = opened(message)
-            except WireError:
-                self._counters["messages_malformed"] += 1
-                return False
         clock = message.envelope.clock
         foreign = self._clocks is not None and not self._clocks.is_own(clock)
         if (fault := fault_of(message, foreign, now_ns)) is not None:
@@ -170,10 +164,17 @@ class InferenceCore:
         if state is not None and state.clock != message.envelope.clock:
             self._counters["streams_restarted"] += 1
             state = None
-        if state is None:
-            if name not in self._streams and len(self._streams) >= self._settings.max_streams:
-                self._counters["streams_refused"] += 1
+        if name not in self._streams and len(self._streams) >= self._settings.max_streams:
+            self._counters["streams_refused"] += 1
+            return False
+        # A picture is opened only where it will be taken: that is most of the work it makes.
+        if isinstance(message, Video) and not (state and state.refuses(message, now_ns)):
+            try:
+                message = opened(message)
+            except WireError:
+                self._counters["messages_malformed"] += 1
                 return False
+        if state is None:
             state = StreamState(
                 message.envelope,
                 self._config,
@@ -348,10 +349,15 @@ class InferenceCore:
             return False, None
         return True, last[1]
 
+    def _first(self) -> set[str]:
+        """Streams that were here first, as far as they are played as they are spoken."""
+        first = islice(self._streams.items(), FIRST)
+        return {name for name, state in first if not state.audio.behind}
+
     def _in_order(self, names: Iterable[str]) -> list[StreamState]:
         """Streams as their turn comes: those here first, then who has waited longest."""
         known = [self._streams[name] for name in names if name in self._streams]
-        first = set(islice(self._streams, FIRST))
+        first = self._first()
         return sorted(known, key=lambda s: (s.name not in first, s.deadline_ns, s.name))
 
     def _take(self, now_ns: int, started: int) -> list[tuple[StreamState, Due]]:
@@ -363,7 +369,7 @@ class InferenceCore:
         names.update(popped)
         due: list[tuple[StreamState, Due]] = []
         timeout_ns = self._settings.stream_timeout_s * 1e9
-        first = set(islice(self._streams, FIRST))
+        first = self._first()
         # A step takes a bounded number, the next one the rest.
         for state in self._in_order(names):
             name = state.name

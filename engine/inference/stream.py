@@ -12,7 +12,7 @@ from engine.inference.rolling import RollingValence
 from engine.inference.text.pieces import Reading
 from engine.inference.tracks.audio import JITTER_NS, AudioTrack
 from engine.inference.tracks.evidence import NS_PER_S
-from engine.inference.tracks.text import TextTrack
+from engine.inference.tracks.text import MAX_WAITING, TextTrack
 from engine.inference.tracks.video import VideoTrack
 from engine.inference.tracks.words import WordsTrack
 from engine.settings import InferenceSettings
@@ -32,6 +32,8 @@ MAX_LOST = 1_000_000
 LOSS_SLACK = 40
 """A jump of the sequence number beyond what fits between two messages, and beyond this, is another
 sender and no loss."""
+SPACING_NS = 8_000_000
+"""Pictures closer than this are no camera's: 120 a second."""
 MAX_MARK = 256
 ARRIVALS = 64
 CATCH_UP_NS = 1_000_000_000
@@ -69,7 +71,7 @@ class StreamState:
         self.grid = HopGrid(first.t_start_ns, self.hop_ns, self.window_ns, self._skew_ns)
         self.audio = AudioTrack(config)
         self.video = VideoTrack(config)
-        self.text = TextTrack(config)
+        self.text = TextTrack(config, max(MAX_WAITING, MAX_WAITING * settings.hop_ms // 1000))
         self.words: WordsTrack | None = None
         self.to_read: list[Reading] = []
         """Readings that were not asked for yet."""
@@ -143,7 +145,7 @@ class StreamState:
         self.brought = True
         self.grid.wake()
         if isinstance(message, Text):
-            self.text.push(message)
+            counters["text_dropped"] += self.text.push(message)
             return True
         self._arrivals.append((envelope.t_end_ns, now_ns))
         if isinstance(message, Video):
@@ -173,6 +175,10 @@ class StreamState:
         if faces := self.video.skip(before_ns):
             counters["faces_skipped"] += faces
 
+    def refuses(self, message: Input, now_ns: int) -> bool:
+        """Whether ``push`` would drop a message; ``now_ns`` is on our clock."""
+        return self._refusal(message, self.local_ns(now_ns)) is not None
+
     def _refusal(self, message: Input, now_ns: int) -> str | None:
         """Name the counter of the reason to drop a message; None to take it."""
         envelope = message.envelope
@@ -189,6 +195,8 @@ class StreamState:
         if newest_ns is None:
             return None
         begins_ns = envelope.t_end_ns if isinstance(message, Video) else envelope.t_start_ns
+        if isinstance(message, Video) and 0 < envelope.t_end_ns - newest_ns < SPACING_NS:
+            return None if message.last else "faces_too_fast"
         tolerance_ns = JITTER_NS if isinstance(message, Audio) else 0
         if begins_ns < newest_ns - tolerance_ns or envelope.t_end_ns <= newest_ns:
             return self._repeated(message) or "messages_late"

@@ -151,10 +151,9 @@ def _loop(
         readable = dict(poller.poll(0 if busy else min(max(wait_ms, 0), MAX_WAIT_MS)))
         scores.greet()
         # Read until empty before scoring: what has arrived belongs into the window.
-        messages = ingest.receive_all() if ingest.raw in readable else []
-        arrived_ns = now_ns()
-        for message in messages:
-            service.push(message, arrived_ns)
+        if ingest.raw in readable:
+            for message in ingest.receive():
+                service.push(message, now_ns())
         malformed = sum(ingest.rejected.values())
         if malformed != rejected:
             service.count("messages_malformed", malformed - rejected)

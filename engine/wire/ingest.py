@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 
 import zmq
 
@@ -88,13 +90,17 @@ class IngestReceiver(BoundSocket):
         self.listen(endpoint, MESSAGES, security)
 
     def receive_all(self, limit: int = 4096, seconds: float = RECEIVE_S) -> list[Message]:
-        """Every message that has arrived, at most ``limit``; never waits, never raises.
+        """Every message that has arrived, as ``receive`` gives them, at most ``limit``."""
+        return list(islice(self.receive(seconds), limit))
 
-        A flood is taken for ``seconds`` at most, in turns with the other peers.
+    def receive(self, seconds: float = RECEIVE_S) -> Iterator[Message]:
+        """The messages that have arrived, one by one; never waits, never raises.
+
+        A flood is taken for ``seconds`` at most, what the caller does with it included, in turns
+        with the other peers.
         """
-        messages: list[Message] = []
         end_s = time.monotonic() + seconds
-        while len(messages) < limit and time.monotonic() < end_s:
+        while time.monotonic() < end_s:
             try:
                 first = self._zmq.recv(zmq.NOBLOCK, copy=False)
                 frames = [first.bytes, *(self._zmq.recv_multipart() if first.more else ())]
@@ -110,10 +116,9 @@ class IngestReceiver(BoundSocket):
                 continue
             stream = message.envelope.stream
             if self._gate is None or self._gate.allows(key_of(first), stream):
-                messages.append(message)
+                yield message
             else:
                 self._refuse(sender, "stream: this key has not been given a place for it")
-        return messages
 
     def _refuse(self, sender: int, fault: str) -> None:
         self.last_fault = fault

@@ -23,6 +23,9 @@ from models.spec import BundleConfig, SequenceEncoderSpec
 JITTER_NS = 20_000_000
 """A chunk that starts this far from where it should is still taken as the next one."""
 
+BEHIND_S = 2.0
+"""Sound that waits for its encoder, of a stream that is played faster than it is spoken."""
+
 
 @dataclass(slots=True)
 class Segment:
@@ -42,6 +45,10 @@ class Segment:
     def waiting(self) -> int:
         """Samples that are not encoded yet, where the encoder takes samples."""
         return self.audio.waiting + sum(map(len, self.chunks))
+
+    def waiting_s(self, rate_hz: float) -> float:
+        """Seconds of sound that are not encoded yet; ``rate_hz`` of the encoder's inputs."""
+        return self.audio.waiting / rate_hz + sum(map(len, self.chunks)) / SAMPLE_RATE_HZ
 
 
 class AudioTrack:
@@ -118,6 +125,14 @@ class AudioTrack:
             text=None if text is None else TimedStream(text, np.zeros(spec.dim, np.float32)),
             mel=mel,
         )
+
+    @property
+    def behind(self) -> bool:
+        """Whether more sound waits than that of a stream which is played as it is spoken."""
+        if self._spec is None or not self.in_blocks:
+            return False
+        rate_hz = self._spec.input_rate_hz
+        return any(segment.waiting_s(rate_hz) >= BEHIND_S for segment in self._segments)
 
     def has_block(self) -> bool:
         """Whether a whole block of sound waits; its encoder may pass over it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from engine.inference.tracks.evidence import Evidence
@@ -10,15 +12,19 @@ from engine.wire.messages import Text
 from models.graphs import MAX_TOKENS_PER_S, kept_frames
 from models.spec import BundleConfig
 
+MAX_WAITING = 8
+"""Transcripts a second that are encoded: more than words, one by one."""
+
 
 class TextTrack:
     """Given transcripts of one stream."""
 
-    def __init__(self, config: BundleConfig) -> None:
+    def __init__(self, config: BundleConfig, most_waiting: int = MAX_WAITING) -> None:
+        """``most_waiting``: transcripts that are encoded for one window."""
         self.spans = Spans()
         most = config.window_ms / 1000.0 * MAX_TOKENS_PER_S
         self.frames = Evidence(config.network.projected_dim, kept_frames(most))
-        self._waiting: list[Text] = []
+        self._waiting: deque[Text] = deque(maxlen=most_waiting)
         self.is_new = False
         """Whether a transcript was taken in since the last window."""
 
@@ -27,13 +33,19 @@ class TextTrack:
         """End of the last transcript."""
         return self._waiting[-1].envelope.t_end_ns if self._waiting else self.spans.newest_ns
 
-    def push(self, message: Text) -> None:
-        """Take a transcript that begins no earlier than the one before it ended."""
+    def push(self, message: Text) -> bool:
+        """Take a transcript that begins no earlier than the one before it ended.
+
+        True if the oldest that waits had to give way: nobody speaks so fast.
+        """
+        full = len(self._waiting) == self._waiting.maxlen
         self._waiting.append(message)
+        return full
 
     def prepare(self) -> list[Text]:
         """Hand out the transcripts that wait for their frames."""
-        waiting, self._waiting = self._waiting, []
+        waiting = list(self._waiting)
+        self._waiting.clear()
         return waiting
 
     def accept(self, message: Text, frames: Frames) -> None:

@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.inference.tracks.evidence import NS_PER_S, Evidence, Times
 from engine.inference.tracks.rings import Frames, Progress, Spans
@@ -22,7 +21,8 @@ class WaitingCrop:
     """A face that has not been encoded yet."""
 
     t_end_ns: int
-    crop: NDArray[np.uint8]
+    inputs: Frames
+    """[C, S, S] as the encoder takes it: a stranger's picture is a hundred times as large."""
 
 
 class VideoTrack:
@@ -62,7 +62,10 @@ class VideoTrack:
         if message.detector_score is not None:
             self._scores.append((end_ns, message.detector_score * seen))
         if self._spec is not None:
-            self._waiting.append(WaitingCrop(end_ns, message.crop))
+            inputs = normalise_crop(
+                message.crop, self._spec.size_px, self._spec.channels_in, self._spec.colour
+            )
+            self._waiting.append(WaitingCrop(end_ns, inputs))
 
     @property
     def waiting(self) -> int:
@@ -80,13 +83,7 @@ class VideoTrack:
     def prepare(self) -> tuple[list[Frames], Times]:
         """Hand out the waiting crops as encoder inputs [C, S, S] with their times."""
         waiting, self._waiting = self._waiting, []
-        spec = self._spec
-        if spec is None:
-            return [], np.zeros(0, np.int64)
-        crops = [
-            normalise_crop(item.crop, spec.size_px, spec.channels_in, spec.colour)
-            for item in waiting
-        ]
+        crops = [item.inputs for item in waiting]
         return crops, np.array([item.t_end_ns for item in waiting], np.int64)
 
     def accept(self, frames: Frames, t_end_ns: Times) -> None:

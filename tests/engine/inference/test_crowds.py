@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from engine.inference import core as module
 from engine.inference.core import InferenceCore
 from engine.settings import InferenceSettings
-from engine.wire.messages import Score
+from engine.wire.messages import Score, Text
 from models.spec import BundleConfig
 from tests.engine.inference.test_core import (
     CALIBRATION,
@@ -20,6 +22,7 @@ from tests.engine.inference.test_core import (
     T0,
     Network,
     config,
+    envelope,
     face,
     make_core,
     play,
@@ -149,6 +152,50 @@ def test_sound_that_no_window_will_ask_for_is_not_encoded() -> None:
     assert blocks <= 4_000 / 80 + 2
     assert core.counters["sound_skipped_ms"] >= 35_000
     assert play(core, [sound(seq) for seq in range(1_000, 1_030)])[-1].valence is not None
+
+
+def test_who_sends_sound_faster_than_it_is_spoken_is_not_among_the_first() -> None:
+    core, _ = crowd()
+    for seq in range(500):
+        core.push(sound(seq, stream="fast"), T0 + 20_000 * MS)
+    for seq in range(13):
+        core.push(sound(seq, stream="zoe", at_ms=19_480 + 40 * seq), T0 + 20_000 * MS)
+    assert core.pop_ready(T0 + 20_160 * MS)[0].envelope.stream == "zoe"
+
+
+def test_pictures_faster_than_any_camera_are_refused_before_they_are_opened() -> None:
+    core, _ = make_core()
+    for seq in range(1_000):
+        core.push(face(seq, at_ms=seq), T0 + 1_100 * MS)
+    assert core._streams["s"].video.waiting <= 126
+    assert core.counters["faces_too_fast"] >= 874
+    broken = np.frombuffer(b"no picture at all", np.uint8)
+    late = replace(face(2_000, at_ms=995), crop=None, jpeg=broken)
+    core.push(late, T0 + 1_100 * MS)
+    assert core.counters.get("messages_malformed", 0) == 0
+
+
+def test_a_large_picture_waits_in_the_size_of_the_network() -> None:
+    core, _ = make_core()
+    crop = np.zeros((512, 512, 3), np.uint8)
+    core.push(replace(face(0), crop=crop), T0 + 100 * MS)
+    (waiting,) = core._streams["s"].video._waiting
+    assert waiting.inputs.nbytes == 48 * 48 * 4
+
+
+def test_transcripts_faster_than_anybody_speaks_are_left_out_and_counted() -> None:
+    asked: list[str] = []
+
+    def encode_text(text: str) -> np.ndarray:
+        asked.append(text)
+        return np.zeros((2, 3), np.float32)
+
+    core, _ = make_core(encode_text=encode_text)
+    messages: list = [sound(seq) for seq in range(20)]
+    messages += [Text(envelope(n, n + 1, n), f"word {n}") for n in range(400)]
+    play(core, messages)
+    assert asked == [f"word {n}" for n in range(392, 400)]
+    assert core.counters["text_dropped"] == 392
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
