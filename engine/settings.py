@@ -47,7 +47,9 @@ class SettingsError(UserError):
 class Section(BaseModel):
     """One frozen branch of the settings that refuses unknown keys."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
 
 class StreamSettings(Section):
@@ -307,7 +309,7 @@ def load(config_file: Path | None = None, **flags: Any) -> EngineSettings:
         loaded = FileSettings(**flags)
     except ValidationError as error:
         raise SettingsError(explain(error)) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config_file}: not TOML: {error}") from None
     except (SourceError, OSError) as error:
         raise SettingsError(" ".join(str(error).split())) from None

@@ -319,7 +319,7 @@ def _mono(frame: Any) -> NDArray[np.float32]:
     elif np.issubdtype(values.dtype, np.integer):
         mean = mean / float(-np.iinfo(values.dtype).min)
     if not np.isfinite(mean).all():
-        mean = np.nan_to_num(mean)
+        mean = np.nan_to_num(mean, posinf=1.0, neginf=-1.0)
     return np.asarray(mean, np.float32)
 
 

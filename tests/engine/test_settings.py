@@ -89,6 +89,21 @@ def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
         load(tmp_path / "absent.toml")
     with pytest.raises(SettingsError, match="not TOML"):
         load(write(tmp_path, "bundle = \n"))
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b"# caf\xe9\n")
+    with pytest.raises(SettingsError, match="not TOML: 'utf-8' codec can't decode") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+def test_a_setting_without_bounds_is_a_number_all_the_same(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker with endless time-outs would end with a traceback, again and again."""
+    monkeypatch.setenv("UNDERTONE_INFERENCE__STREAM_TIMEOUT_S", value)
+    with pytest.raises(SettingsError, match=r"inference\.stream_timeout_s"):
+        load()
 
 
 def test_a_worker_gets_the_same_settings_whatever_its_environment(

@@ -1,6 +1,7 @@
 """Clips that are missing, broken or one-sided: one line, or the modality that is there."""
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -112,6 +113,20 @@ def test_other_rates_and_channels_are_heard_alike(tmp_path: Path) -> None:
     path = convert(tmp_path / "stereo.wav", "-vn", "-t", "3", "-ar", "44100", "-ac", "2")
     samples = sum(len(m.samples) for m in read_clip(path, load()) if isinstance(m, Audio))
     assert samples == pytest.approx(48_000, abs=800)
+
+
+@pytest.mark.filterwarnings("error")
+def test_sound_that_is_no_number_or_endless_is_heard_as_silence_or_clipped(
+    tmp_path: Path,
+) -> None:
+    samples = np.full(16_000, np.nan, np.float32)
+    samples[::7], samples[1::7] = np.inf, -np.inf
+    data, path = samples.tobytes(), tmp_path / "nan.wav"
+    form = struct.pack("<IHHIIHH", 16, 3, 1, 16_000, 64_000, 4, 32)
+    size = struct.pack("<I", len(data))
+    path.write_bytes(b"RIFF\xff\xff\xff\x7fWAVEfmt " + form + b"data" + size + data)
+    heard = [m for m in read_clip(path, load()) if isinstance(m, Audio)]
+    assert sum(len(m.samples) for m in heard) == pytest.approx(16_000, abs=1_000)
 
 
 def test_a_turned_clip_is_shown_upright(tmp_path: Path) -> None:
