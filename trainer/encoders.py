@@ -289,6 +289,18 @@ class Encoders:
             simulation = LlmTextSimulation(settings, self.device)
             together = SEGMENTS_AT_ONCE if self.device.type == "cuda" else 1
             self.extractors.append(LlmExtractor(self._reader, simulation, identity, together))
+            self.simulation_spec = SequenceEncoderSpec(
+                kind="llm",
+                input="samples",
+                dim=simulation.dim,
+                stride=settings.concatenate,
+                left_context=0,
+                causal=False,
+                source=settings.language_model,
+                layer=settings.layer,
+            )
+            # The live side finds both where it looks for them: in the bundle.
+            self.taken |= simulation.files(self.features)
 
     def _add_spoken(self, folder: Path, bundle: Bundle | None) -> None:
         """Words that a recogniser hears, read by the corpus's text encoder or the bundle's."""

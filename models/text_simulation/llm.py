@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.bundle import digest
 from models.encoders.transformers_speech import SpeechEncoder
 from models.pretrained import PretrainedError, half_on_gpu, hidden_state, load
 from models.spec import SAMPLE_RATE_HZ
@@ -27,6 +28,10 @@ PROMPT = (
     "USER: Transcribe speech to text. Output the transcription directly without redundant "
     "content. Ensure that the output is not duplicated. \n ASSISTANT:"
 )
+
+
+ADAPTER = "adapter.safetensors"
+"""Of a bundle: the weights between both models."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,23 @@ class LlmTextSimulation:
         if settings.adapter is not None:
             self._adapter.load(settings.adapter)
         self._adapter.to(self._device, self._dtype).eval()
+
+    def files(self, scratch: Path) -> dict[str, Path]:
+        """What a bundle holds of it, by name: the adapter, and a recogniser's encoder.
+
+        Args:
+            scratch: folder for an adapter that came in torch's own form.
+        """
+        from safetensors.torch import save_file
+
+        path = self._settings.adapter
+        if path is None or path.suffix != ".safetensors":
+            state = self._adapter.state_dict().items()
+            path = scratch / f"adapter-{digest(path)[:16] if path else 0}.safetensors"
+            scratch.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.float().cpu().contiguous() for name, value in state}, path)
+        graphs = self._speech.files if isinstance(self._speech, RecogniserSpeech) else {}
+        return {ADAPTER: path, **graphs}
 
     @torch.inference_mode()
     def simulate(self, segments: Sequence[NDArray[np.float32]]) -> list[SimulatedText]:

@@ -33,6 +33,7 @@ class RecogniserSpeech:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.files = {f"{name}.onnx": folder / f"{name}.onnx" for name in GRAPHS}
         try:
             self._graphs = OnnxGraphs({name: folder / f"{name}.onnx" for name in GRAPHS})
             dim = int(self._graphs.shape("recogniser_upper", "final")[-1])
@@ -69,6 +70,11 @@ class RecogniserSpeech:
         return states.to(samples.device)
 
 
+def holds_speech(folder: Path) -> bool:
+    """Whether a folder, a bundle's or a recogniser's, has the encoder's graphs."""
+    return all((folder / f"{name}.onnx").is_file() for name in GRAPHS)
+
+
 def open_speech(source: str) -> SpeechEncoder | RecogniserSpeech:
     """The encoder of a name or folder; a transformers model's last layer.
 
@@ -76,6 +82,6 @@ def open_speech(source: str) -> SpeechEncoder | RecogniserSpeech:
         PretrainedError: it cannot be loaded.
     """
     folder = Path(source)
-    if (folder / f"{GRAPHS[0]}.onnx").is_file():
+    if holds_speech(folder):
         return RecogniserSpeech(folder)
     return SpeechEncoder(speech_spec(source, layer=-1))

@@ -8,6 +8,8 @@ from models.bundle import Bundle
 from models.text_simulation.protocol import TextSimulation
 
 ADAPTER = "adapter.safetensors"
+HEARING = ("recogniser_lower", "recogniser_upper")
+"""Graphs of a recogniser's encoder, which may hear for the language model."""
 
 
 def speech_simulator(bundle: Bundle, wait: bool) -> ThreadedSimulator | None:
@@ -15,7 +17,7 @@ def speech_simulator(bundle: Bundle, wait: bool) -> ThreadedSimulator | None:
 
     Args:
         bundle: names the language model (``text_simulation.source``), the speech encoder
-            (``audio_encoder.source``), and holds the adapter between them.
+            (``audio_encoder.source``) unless it has a recogniser's, and holds the adapter.
         wait: see ``ThreadedSimulator``.
 
     Raises:
@@ -26,15 +28,18 @@ def speech_simulator(bundle: Bundle, wait: bool) -> ThreadedSimulator | None:
         return None
     if text.source is None:
         raise BackendError(f"{bundle.directory}: text_simulation.source: expected a model's name")
-    if audio is None or audio.kind != "transformers" or audio.source is None:
+    own = all((bundle.directory / f"{name}.onnx").is_file() for name in HEARING)
+    named = audio is not None and audio.kind == "transformers" and audio.source is not None
+    if not (own or named):
         raise BackendError(
             f"{bundle.directory}: text simulation by a language model needs an audio encoder of "
-            "kind transformers with a source"
+            f"kind transformers with a source, or the graphs {' and '.join(HEARING)}"
         )
     adapter = bundle.directory / ADAPTER
     if not adapter.is_file():
         raise BackendError(f"{adapter}: the adapter to the language model is missing")
-    speech, language_model = audio.source, text.source
+    speech = str(bundle.directory) if own or audio is None else str(audio.source)
+    language_model = text.source
     layer = -4 if text.layer is None else text.layer
     dim = text.dim
 
