@@ -35,7 +35,7 @@ from clients.events import Event
 from clients.subscriber import Subscriber
 from engine.wire.clock import now_ns, this_clock
 from engine.wire.codec import encode
-from engine.wire.messages import Audio, Envelope, Score
+from engine.wire.messages import Audio, Envelope, Message, Score, Video
 from tests.support.proxy import Proxy
 from tests.support.strangers import MORE, Stranger, frame
 
@@ -259,6 +259,49 @@ def strangers(engine: Engine, seconds: float) -> str:
                 stranger.socket.sendall(b"".join(pieces) + frame(bytes(frames[-1])))
                 sent += 1
     return f"{sent} messages"
+
+
+def send_on(engine: Engine, seconds: float, message: Callable[[int], Message]) -> str:
+    """Send the messages of numbers 0, 1, ... as fast as the engine takes them."""
+    push = zmq.Context.instance().socket(zmq.PUSH)
+    push.setsockopt(zmq.LINGER, 0)
+    push.setsockopt(zmq.SNDHWM, 5)
+    push.connect(engine.ingest)
+    end_s, sent = time.monotonic() + seconds, 0
+    while time.monotonic() < end_s:
+        push.send_multipart(encode(message(sent)))
+        sent += 1
+    push.close()
+    return f"{sent} messages"
+
+
+@fault("pictures of noise")
+def pictures(engine: Engine, seconds: float) -> str:
+    crop = np.random.default_rng(0).integers(0, 255, (512, 512, 3)).astype(np.uint8)
+    clock = this_clock()
+
+    def picture(number: int) -> Video:
+        now = now_ns()
+        envelope = Envelope(f"noise{number % 8}", number, now, now, now, clock)
+        return Video(envelope, faces=1, crop=crop, detector_score=0.9)
+
+    return send_on(engine, seconds, picture)
+
+
+@fault("sound faster than spoken")
+def fast_sound(engine: Engine, seconds: float) -> str:
+    samples = np.random.default_rng(0).integers(-9000, 9000, 16000).astype(np.int16)
+    clock, begin = this_clock(), now_ns() - 50_000_000_000
+
+    def second(number: int) -> Audio:
+        # 50 s of the past again and again, each time of four new streams.
+        turn, step = divmod(number // 4, 50)
+        start = begin + step * 1_000_000_000
+        name = f"fast{turn % 200}-{number % 4}"
+        envelope = Envelope(name, step, start, start + 1_000_000_000, now_ns(), clock)
+        return Audio(envelope, samples, (True,) * 100, 10, -20.0)
+
+    return send_on(engine, seconds, second)
 
 
 @fault("300 idle connections each")
