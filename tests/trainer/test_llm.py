@@ -39,22 +39,30 @@ def spoken(folder: Path) -> Path:
     return folder
 
 
-def test_llm_is_exported_with_its_adapter_and_runs_live(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hears", ["wavlm", "recogniser"])
+def test_llm_is_exported_with_its_adapter_and_runs_live(tmp_path: Path, hears: str) -> None:
     from engine.backends.pytorch import PytorchBackend
 
     wavlm, llama = tiny_models.wavlm(tmp_path / "wavlm"), tiny_models.llama(tmp_path / "llama")
     torch.manual_seed(0)
-    adapter = FrameConcatenatingAdapter(16, 2048, 32, 5).state_dict()
+    heard = str(bundles.open("default").directory) if hears == "recogniser" else wavlm
+    width = 416 if hears == "recogniser" else 16
+    voice = (
+        ["encoders.audio.kind=embedded"]
+        if hears == "recogniser"
+        else ["encoders.audio.kind=transformers", f"encoders.audio.source={wavlm}",
+              "encoders.audio.layer=-1"]
+    )  # fmt: skip
+    adapter = FrameConcatenatingAdapter(width, 2048, 32, 5).state_dict()
     torch.save(adapter, tmp_path / "adapter.pt")
     out = tmp_path / "out"
     settings = [
         "training.epochs=1", "training.robustness=false", "network.hidden_dim=8",
         "network.fused_dim=8", "encoders.video.kind=none",
-        "encoders.audio.kind=transformers", f"encoders.audio.source={wavlm}",
-        "encoders.audio.layer=-1", "encoders.text.kind=transformers",
+        *voice, "encoders.text.kind=transformers",
         f"encoders.text.source={llama}", "encoders.text.layer=-2",
         "encoders.text_simulation.kind=llm", f"encoders.text_simulation.source={llama}",
-        f"encoders.text_simulation.speech={wavlm}", "encoders.text_simulation.layer=-2",
+        f"encoders.text_simulation.speech={heard}", "encoders.text_simulation.layer=-2",
         f"encoders.text_simulation.adapter={tmp_path / 'adapter.pt'}",
     ]  # fmt: skip
     run = tmp_path / "run"
@@ -66,6 +74,7 @@ def test_llm_is_exported_with_its_adapter_and_runs_live(tmp_path: Path) -> None:
     assert opened.config.text_simulation.kind == "llm"
     kept = load_file(out / "adapter.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in adapter.items())
+    assert (out / "recogniser_upper.onnx").is_file() == (hears == "recogniser")
     backend = PytorchBackend(opened, device="cpu", threads=1)
     simulator = speech_simulator(opened, wait=True)
     core = InferenceCore(opened, backend, InferenceSettings(), simulate_speech=simulator)
