@@ -115,6 +115,9 @@ def connect(address: str) -> Any:
         RayError: Ray is missing, or nothing answers there.
     """
     ray = load()
+    # Ray itself would try for more than a minute.
+    if address.rpartition(":")[2].isdecimal() and not _answers(address.removeprefix("ray://")):
+        raise RayError(f"no Ray cluster at {address}: nothing answers there")
     started = (
         {"_system_config": dict(HEALTH), "include_dashboard": False} if address == LOCAL else {}
     )
@@ -165,18 +168,21 @@ def start(address: str, settings: EngineSettings, workers: int, hosts: int) -> N
     threading.Thread(target=watch_head, args=(head,), name="head", daemon=True).start()
 
 
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), HEAD_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def watch_head(address: str, over: threading.Event | None = None) -> None:
     """Say in the log when Ray's head (HOST:PORT) cannot be reached, and when it is back."""
     over = over or threading.Event()
-    host, _, port = address.rpartition(":")
     is_there = True
     while not over.wait(HEAD_S):
-        was_there = is_there
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), HEAD_S).close()
-            is_there = True
-        except OSError:
-            is_there = False
+        was_there, is_there = is_there, _answers(address)
         if was_there and not is_there:
             log.warning(
                 "Ray's head at %s is lost: what runs goes on, nothing that ends is started again "

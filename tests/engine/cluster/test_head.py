@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from engine.cluster import ray_pool
-from tests.support.peers import eventually
+from tests.support.peers import eventually, free_endpoint
 
 
 def listener(port: int = 0) -> socket.socket:
@@ -46,3 +46,10 @@ def test_a_head_that_is_lost_and_one_that_is_back_are_told(
     lost, back = said()
     assert f"127.0.0.1:{port} is lost" in lost
     assert back == f"Ray's head at 127.0.0.1:{port} is back"
+
+
+def test_an_address_where_nothing_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_pool, "load", object)  # nothing of Ray is used
+    address = free_endpoint().removeprefix("tcp://")
+    with pytest.raises(ray_pool.RayError, match=f"no Ray cluster at {address}: nothing answers"):
+        ray_pool.connect(address)
