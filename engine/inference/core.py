@@ -382,13 +382,14 @@ class InferenceCore:
             if len(due) >= MAX_DUE:
                 self._touched.add(name)
                 continue
-            if name not in first and self._timer() - started > OTHERS_NS:
+            old = name in first and state.is_settled
+            if not old and self._timer() - started > OTHERS_NS:
                 self._touched.add(name)
                 continue
             window = state.take(now_ns)
             if window is not None:
                 state.skip(window.start_ns, self._counters)
-                if name not in first:
+                if not old:
                     encode_blocks(state, self._backend)
                 self._counters["windows_dropped"] += window.skipped
                 due.append((state, window))

@@ -112,6 +112,13 @@ class StreamState:
         self.mark = marks
         return True
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has been scored for a whole window."""
+        return self.last_score is not None and (
+            self.last_score[0] - self.began_ns >= self.window_ns
+        )
+
     def local_ns(self, now_ns: int) -> int:
         """Translate our time into the stream's."""
         return now_ns - self.offset_ns

@@ -129,6 +129,20 @@ def test_a_step_spends_little_time_on_those_that_came_later(
     assert sorted(scored) == sorted(names), "the next steps take the others"
 
 
+def test_newcomers_are_not_among_the_first_however_few_were_here() -> None:
+    core, backend = crowd()
+    play(core, [sound(seq, stream="zoe") for seq in range(125)])
+    for seq in range(13):
+        for name in ("zoe", *(f"s{number:02}" for number in range(20))):
+            at_ms = 5_000 + 40 * seq
+            core.push(sound(seq + 125, stream=name, at_ms=at_ms), T0 + (at_ms + 40) * MS)
+    started_ns = backend.now_ns
+    scored = {score.envelope.stream for score in core.pop_ready(T0 + 5_520 * MS)}
+    assert "zoe" in scored
+    assert len(scored) < 6
+    assert backend.now_ns - started_ns < 1_500 * MS
+
+
 def test_ended_streams_are_forgotten_however_much_there_is_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
