@@ -10,11 +10,11 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from engine.backends.protocol import Backend
-from engine.inference.explanation import Said, contradict, is_due, present
+from engine.inference.explanation import is_due, present
 from engine.inference.forward import (
     Fused,
     Fuser,
@@ -24,9 +24,9 @@ from engine.inference.forward import (
     encode_blocks,
 )
 from engine.inference.grid import LIVE_PATIENCE_NS, Due
+from engine.inference.outcome import Outcome, score_of
 from engine.inference.rolling import Observation
 from engine.inference.stream import StreamState, fault_of
-from engine.inference.text import transcript
 from engine.inference.text.backlog import Job
 from engine.inference.text.recognition import WordsSource
 from engine.inference.text.spoken import SpeechSimulator
@@ -39,25 +39,16 @@ from engine.wire.membership import Held
 from engine.wire.messages import (
     Audio,
     Clock,
-    Envelope,
-    Interval,
-    Latency,
     Message,
-    Modalities,
-    ModalityState,
     ModelInfo,
     Score,
     Text,
-    TextState,
     Video,
-    Word,
 )
 from models.bundle import Bundle
-from models.spec import MODALITIES
 
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
-MAX_WORDS, MAX_WORD = 256, 256
 MAX_DUE, FIRST = 64, 32
 """Windows scored in one step: messages, requests and the pulse are never behind more. Among them
 those of the streams that were here first, so that a crowd of newcomers silences nobody."""
@@ -67,7 +58,6 @@ MAX_NUMBERED = 4096
 """Streams whose score numbers go on after they were forgotten: those that were scored last."""
 MAX_RELEASED = 4096
 """Released streams that are remembered, against messages of theirs that are still under way."""
-MS = 1e6
 
 
 class InferenceCore:
@@ -445,93 +435,18 @@ class InferenceCore:
         if fused is not None and fused.alone is not None:
             state.said = fused.alone
         said = {name: state.said[name] for name in present(window) if name in state.said}
-        sample_ns, arrived_ns = state.arrival(end_ns)
-        transport = (state.local_ns(arrived_ns) - sample_ns) / MS
-        wait = (now_ns - arrived_ns) / MS
-        encode_ms, fuse_ms = (stage / MS for stage in stages_ns)
         mark, state.mark = state.mark, None
         spoke_on = state.audio.voiced.covered_ns(end_ns - SPEAKING_NS, end_ns) > 0
-        ended = state.audio.voiced.ended_in(end_ns - state.hop_ns, end_ns)
         seq = state.next_seq(end_ns, self._score_seq.pop(state.name, 0))
         self._score_seq[state.name] = seq + 1
         if len(self._score_seq) > MAX_NUMBERED:
             del self._score_seq[next(iter(self._score_seq))]
         state.last_score = (end_ns, seq)
         self._counters["scores"] += 1
-        return Score(
-            envelope=Envelope(
-                stream=state.name,
-                seq=seq,
-                # A clip begins at 0: its first windows are those of a stream that has just begun.
-                t_start_ns=max(0, window.due.start_ns),
-                t_end_ns=end_ns,
-                t_sent_ns=state.local_ns(now_ns) + sum(stages_ns),
-                clock=state.clock,
-                epoch=state.epoch,
-            ),
-            valence=rolling.valence,
-            valence_window=None if fused is None else fused.valence,
-            interval=rolling.interval,
-            trend=rolling.trend_per_s,
-            trigger="speech_end" if ended and not spoke_on else "hop",
-            reason=rolling.reason,
-            modalities=Modalities(
-                audio=_state_of(window, fused, said, "audio", window.voiced),
-                video=_state_of(
-                    window, fused, said, "video", state.video.quality(window.due.start_ns, end_ns)
-                ),
-                text=_state_of(window, fused, said, "text", window.text_quality),
-            ),
-            mixed=contradict(said.values()) if len(said) > 1 else None,
-            transcript=TextState(
-                source=window.text_source,
-                words=_published(window.words) if self._words_settings.publish else None,
-            ),
-            speaking=spoke_on,
-            faces=state.video.faces if state.video.progress.is_live(end_ns, 10**9) else 0,
-            latency_ms=Latency(
-                transport=transport,
-                wait=wait,
-                encode=encode_ms,
-                fuse=fuse_ms,
-                total=transport + wait + encode_ms + fuse_ms,
-            ),
-            dropped=state.dropped,
-            model=self.model,
-            mark=mark,
-        )
+        outcome = Outcome(window, fused, said, rolling, seq, mark, spoke_on, now_ns, stages_ns)
+        return score_of(outcome, self.model, self._words_settings.publish)
 
 
 def _held(state: StreamState) -> Held:
     t_end_ns, seq = state.last_score or (-1, -1)
     return Held(state.epoch, t_end_ns, seq)
-
-
-def _state_of(
-    window: Window,
-    fused: Fused | None,
-    said: Mapping[str, Said],
-    name: str,
-    quality: float | None,
-) -> ModalityState:
-    weight = 0.0 if fused is None else fused.weights[MODALITIES.index(name)]
-    own = said.get(name)
-    return ModalityState(
-        present=window.frames[name] is not None,
-        coverage=min(window.coverage[name], 1.0),
-        weight=weight,
-        quality=quality,
-        valence=None if own is None else own.valence,
-        interval=None if own is None else Interval(own.low, own.high),
-    )
-
-
-def _published(words: Sequence[transcript.Word]) -> tuple[Word, ...] | None:
-    """Words as a score carries them, the newest; None where none counts."""
-    return (
-        tuple(
-            Word(word.text[:MAX_WORD], word.t_start_ns, word.t_end_ns, word.tentative)
-            for word in words[-MAX_WORDS:]
-        )
-        or None
-    )
