@@ -261,7 +261,7 @@ def test_training_starts_from_the_weights_of_a_bundle(
         )
 
     assert fit(f"encoders.video.start={out}", "encoders.video.channels=8") == 2
-    shapes = "video_encoder.stem.0.weight: expected [8, 1, 3, 3], got [16, 1, 3, 3]"
+    shapes = "video_encoder.stem.0.weight: expected [8, 1, 3, 3], got [24, 1, 3, 3]"
     assert shapes in capsys.readouterr().err
     assert fit(f"encoders.video.start={recipe}") == 2
     assert "expected a bundle's weights" in capsys.readouterr().err

@@ -81,6 +81,8 @@ def test_every_workers_scores_reach_every_client_and_a_late_one_gets_the_last(
             two.raw.send_multipart([b"other/", b"x"])
             two.publish(make_status("w2"))
             told = late.receive(int(PATIENCE_S * 1000))
+            while isinstance(told, Score):  # a last score may be repeated meanwhile
+                told = late.receive(int(PATIENCE_S * 1000))
             assert isinstance(told, Status)
             assert told.envelope.stream == "w2"
             assert late.rejected == 0

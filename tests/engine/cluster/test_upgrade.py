@@ -83,8 +83,10 @@ def test_a_full_cluster_and_a_taken_name_are_told_and_counted(tmp_path: Path) ->
                 return line
 
         assert refusal("two").endswith("full")
-        namesake = ("cluster", "host", "--directory", running.directory, "--scores")
-        with Program(sys.executable, "-m", "engine", *namesake, running.scores) as other:
+        namesake = ("cluster", "host", "--workers", "1", "--directory", running.directory)
+        with Program(
+            sys.executable, "-m", "engine", *namesake, "--scores", running.scores
+        ) as other:
             assert other.line(lambda line: "needs another name" in line)
         assert "already has a source from another process" in refusal("one")
         values = running.status()
