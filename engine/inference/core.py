@@ -307,7 +307,9 @@ class InferenceCore:
         To be called while no window is due, so that a window finds most of its work done. The
         scores are the same without it.
         """
-        for state in self._in_order(self._fresh):
+        if not self._fresh:
+            return False
+        for state in self._in_order(self._fresh, self._first()):
             if encode_ahead(state, self._backend):
                 return True
             self._fresh.discard(state.name)
@@ -344,10 +346,9 @@ class InferenceCore:
         first = islice(self._streams.items(), FIRST)
         return {name for name, state in first if not state.audio.behind}
 
-    def _in_order(self, names: Iterable[str]) -> list[StreamState]:
+    def _in_order(self, names: Iterable[str], first: set[str]) -> list[StreamState]:
         """Streams as their turn comes: those here first, then who has waited longest."""
         known = [self._streams[name] for name in names if name in self._streams]
-        first = self._first()
         return sorted(known, key=lambda s: (s.name not in first, s.deadline_ns, s.name))
 
     def _take(self, now_ns: int, started: int) -> list[tuple[StreamState, Due]]:
@@ -357,11 +358,13 @@ class InferenceCore:
         while self._deadlines and self._deadlines[0][0] <= now_ns:
             popped.append(heapq.heappop(self._deadlines)[1])
         names.update(popped)
+        if not names:
+            return []
         due: list[tuple[StreamState, Due]] = []
         timeout_ns = self._settings.stream_timeout_s * 1e9
         first = self._first()
         # A step takes a bounded number, the next one the rest.
-        for state in self._in_order(names):
+        for state in self._in_order(names, first):
             name = state.name
             if now_ns - state.arrived_ns > timeout_ns:
                 del self._streams[name]
