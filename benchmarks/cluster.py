@@ -16,7 +16,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -134,17 +133,9 @@ def measure(name: str, running: Cluster, streams: list[str], workers: int) -> st
         seen.further(streams, AFTER)
     if name == "stop" and psutil.pid_exists(victim["pid"]):
         os.kill(victim["pid"], signal.SIGCONT)
-    pauses = [
-        (after - at) / 1e9
-        for times in seen.came_ns.values()
-        for at, after in pairwise(times)
-        if after > begun_ns
-    ]
-    lost = max(seen.missing.values(), default=0)
-    order = "in order" if seen.is_in_order_and_once() else "NOT IN ORDER"
     return (
         f"{name:<10} {len(victim['streams']):>3} streams of the victim  placed {placed_ms:7.0f} ms"
-        f"  silence {max(pauses):5.2f} s  lost {lost}  {order}"
+        f"  {seen.account(begun_ns)}"
     )
 
 

@@ -86,15 +86,7 @@ def measure(name: str, ray: Any, running: Cluster, streams: list[str]) -> str:
             running.when(lambda values: is_whole(values, pids), "as many workers as before")
             capacity = f"  capacity {(time.monotonic_ns() - begun_ns) / 1e9:5.2f} s"
         seen.further(streams, AFTER)
-    pauses = [
-        (after - at) / 1e9
-        for times in seen.came_ns.values()
-        for at, after in pairwise(times)
-        if after > begun_ns
-    ]
-    lost = max(seen.missing.values(), default=0)
-    order = "in order" if seen.is_in_order_and_once() else "NOT IN ORDER"
-    return f"{name:<6} silence {max(pauses):5.2f} s  lost {lost}  {order}{capacity}"
+    return f"{name:<6} {seen.account(begun_ns)}{capacity}"
 
 
 def is_whole(values: Values, pids: set[int]) -> bool:

@@ -184,6 +184,18 @@ class Watcher:
             assert time.monotonic() < end_s, f"no {scores} further scores: {lengths}"
             time.sleep(0.05)
 
+    def account(self, since_ns: int) -> str:
+        """The longest silence of a stream since then, the most that one lost, and the order."""
+        longest_ns = max(
+            after - at
+            for times in self.came_ns.values()
+            for at, after in pairwise(times)
+            if after > since_ns
+        )
+        lost = max(self.missing.values(), default=0)
+        order = "in order" if self.is_in_order_and_once() else "NOT IN ORDER"
+        return f"silence {longest_ns / 1e9:5.2f} s  lost {lost}  {order}"
+
     def lost_without_a_pause(self) -> int:
         """Scores that are missing though their stream was not silent for ``PAUSE_S``.
 
