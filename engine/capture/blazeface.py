@@ -101,9 +101,11 @@ class BlazeFaceDetector:
     Args:
         far: search with both networks, so that faces some metres away are found, too.
         min_face_px: smaller faces are left out.
+        enough: while fewer people than this are found in a whole picture, each search looks into
+            one of its square parts, too, in turn: somebody far away beside somebody near.
     """
 
-    def __init__(self, far: bool, min_face_px: int) -> None:
+    def __init__(self, far: bool, min_face_px: int, enough: int = 1) -> None:
         self._near = BlazeFace("short")
         self._networks = [self._near]
         if far and (DATA / VARIANTS["full"].file).is_file():
@@ -111,15 +113,22 @@ class BlazeFaceDetector:
         elif far:
             log.warning("no %s here: faces beyond two metres are missed", VARIANTS["full"].file)
         self._min_face_px = min_face_px
+        self._enough = enough
+        self._searches = 0
 
     def detect(self, picture: Picture) -> list[Detection]:
         """Faces in a BGR picture [H, W, 3], in its own pixels."""
-        seen = [d for network in self._networks for d in _search(network, picture)]
-        if not seen and len(self._networks) > 1:
+        seen = merge([d for network in self._networks for d in _search(network, picture)])
+        if len(seen) < self._enough and len(self._networks) > 1:
             # Small faces: in a part, they are up to twice as large to the network.
-            for left, top, part in square_parts(picture):
+            parts = square_parts(picture)
+            if seen and parts:
+                parts = [parts[self._searches % len(parts)]]
+            self._searches += 1
+            for left, top, part in parts:
                 seen += [_moved(d, left, top) for d in _search(self._networks[-1], part)]
-        return [d for d in merge(seen) if d.frame.side >= self._min_face_px]
+            seen = merge(seen)
+        return [d for d in seen if d.frame.side >= self._min_face_px]
 
     def follow(self, picture: Picture, frame: Frame) -> Detection | None:
         """The face that was at ``frame``, looked for around it with the head held upright."""

@@ -33,7 +33,9 @@ def open_detector(settings: FaceSettings) -> FaceDetector:
         return YunetDetector(settings.model, settings.width_px, settings.min_face_px)
     if settings.detector == "haar":
         return HaarDetector(settings.min_face_px, settings.width_px)
-    return BlazeFaceDetector(settings.detector == "blazeface", settings.min_face_px)
+    far = settings.detector == "blazeface"
+    enough = settings.max if settings.who == "all" else 1
+    return BlazeFaceDetector(far, settings.min_face_px, enough)
 
 
 class HaarDetector:

@@ -13,6 +13,7 @@ from engine.capture.blazeface import DATA, VARIANTS, BlazeFace, BlazeFaceDetecto
 from engine.capture.clip import SAMPLE_CLIP
 from engine.capture.detections import overlap
 from engine.capture.detectors import HaarDetector, open_detector
+from engine.capture.faces import FaceReader
 from engine.capture.yunet import YunetDetector, read_stride
 from engine.settings import FaceSettings, SettingsError, load
 from models.framing import Frame
@@ -101,6 +102,23 @@ def test_a_face_of_a_twentieth_of_a_pictures_length_is_found(
     face = only(detector, small)
     assert math.dist((frame.x - 20, frame.y - 30), (face.x, face.y)) < 0.15 * frame.side
     assert detector.follow(room, frame) is not None
+
+
+@full_range
+@pytest.mark.parametrize("near_left", [0, 320])
+def test_everybody_counts_a_far_face_beside_a_near_one(picture: np.ndarray, near_left: int) -> None:
+    room = np.full((720, 1280, 3), 90, np.uint8)
+    near = cv2.resize(picture, (960, 720))
+    room[:, near_left : near_left + 960] = near
+    scale = 84 / only(BlazeFaceDetector(True, 24), picture).side
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    far_left = 20 if near_left else 1260 - small.shape[1]
+    room[30 : 30 + small.shape[0], far_left : far_left + small.shape[1]] = small
+    reader = FaceReader(
+        open_detector(FaceSettings(who="all")), detect_every=2, crop_px=48, max_faces=6
+    )
+    counts = [len(reader.read_all(room, step * 100_000_000)) for step in range(24)]
+    assert counts[8:] == [2] * 16
 
 
 @pytest.mark.parametrize(
