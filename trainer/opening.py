@@ -13,6 +13,8 @@ from pathlib import Path
 from models.pretrained import PretrainedError, refuse_unreachable
 from trainer.corpus import Corpus, CorpusError, hold_back, join_features, merge
 from trainer.corpus import open as open_corpus
+from trainer.corpus.readiness import given_width, require_splits
+from trainer.device import DeviceError, refuse_absent_card
 from trainer.progress import Progress
 from trainer.recipe import Recipe, RecipeError, choose, load, with_seeds
 from trainer.steps import missing
@@ -26,7 +28,7 @@ class OpeningError(Exception):
     """A run that cannot begin: one line."""
 
 
-FAULTS = (CorpusError, RecipeError, OpeningError, PretrainedError, TrackingError)
+FAULTS = (CorpusError, RecipeError, OpeningError, PretrainedError, TrackingError, DeviceError)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def opening(
         _require_steps(step, places.run, named)
     elif not named.stages:
         _refuse_misfit(named, corpus)
+    require_splits(corpus)
+    _refuse_widths(named, corpus)
     refuse_absent(named.training.tracking)
+    refuse_absent_card(named.training.device)
     for source in _pretrained(named, corpus):
         refuse_unreachable(source)
     return Opened(corpus, named, staged)
@@ -158,6 +163,19 @@ def _refuse_misfit(recipe: Recipe, corpus: Corpus) -> None:
                 f"{corpus.name} brings {brought} of {modality}: {hint} fits this corpus, or "
                 f"set encoders.{modality}.kind"
             )
+
+
+def _refuse_widths(recipe: Recipe, corpus: Corpus) -> None:
+    """One network takes the features of every split and corpus.
+
+    Raises:
+        CorpusError: names the widths.
+    """
+    if recipe.stages:
+        return
+    for name in (*corpus.modalities, "text_simulation"):
+        if getattr(recipe.encoders, name).kind == "features":
+            given_width(corpus, "simulated_text" if name == "text_simulation" else name)
 
 
 def _pretrained(recipe: Recipe, corpus: Corpus) -> list[str]:

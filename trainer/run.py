@@ -26,6 +26,7 @@ from models.umca import Standardisation
 from trainer.assembly import Assembly
 from trainer.checkpoint import Epoch
 from trainer.corpus import SPLITS, Corpus
+from trainer.corpus.readiness import require_splits
 from trainer.data.balance import balanced
 from trainer.data.batches import Batches
 from trainer.data.clips import PAIRS, StoredSamples, pair
@@ -44,7 +45,7 @@ from trainer.opening import Places
 from trainer.progress import Progress
 from trainer.recipe import STAGE, Recipe, Stage
 from trainer.recipe import load as load_recipe
-from trainer.results import PipelineError, Results
+from trainer.results import Results
 from trainer.selection import usable
 from trainer.stop import Stop
 from trainer.tracking import tracking
@@ -93,7 +94,7 @@ class Pipeline:
         reader: of recordings and pictures; None: as they are.
 
     Raises:
-        PipelineError: a split is missing, or ``places.out`` cannot be written.
+        CorpusError: a split is missing.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Pipeline:
     ) -> None:
         self.whole = corpus
         self.corpus = usable(corpus, recipe, only)
-        _require_splits(self.corpus)
+        require_splits(self.corpus)
         self.recipe = recipe
         self.places = places
         self.progress = progress
@@ -454,13 +455,6 @@ def _sources(recipe: Recipe) -> set[str | None]:
     encoders = recipe.encoders
     choices = (encoders.audio, encoders.text, encoders.video, encoders.text_simulation)
     return {choice.source for choice in choices if choice.kind == "bundle"}
-
-
-def _require_splits(corpus: Corpus) -> None:
-    counts = {split: len(corpus.split(split)) for split in SPLITS}
-    if not all(counts.values()):
-        listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-        raise PipelineError(f"{corpus.name}: expected clips to train, valid and test, got {listed}")
 
 
 def standardise(model: SentimentModel, statistics: Mapping[Modality, ColumnStatistics]) -> None:

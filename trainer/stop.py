@@ -1,11 +1,20 @@
-"""Stopping: SIGTERM as a question within training, and as an interrupt anywhere else."""
+"""Stopping: SIGTERM as a question within training, and as an interrupt anywhere else.
+
+An interrupt that falls into a callback of the interpreter's own (a weak reference's, a
+``__del__``) is swallowed there with a traceback; it is sent once more then.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+AGAIN_S = 0.05
 
 
 class Stop:
@@ -15,15 +24,18 @@ class Stop:
         self._asked = False
         self._training = False
         self._before: object = None
+        self._hook = sys.unraisablehook
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._on_swallowed
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)  # type: ignore[arg-type]
+            sys.unraisablehook = self._hook
 
     def asked(self) -> bool:
         """Whether to stop as soon as it can be gone on from here."""
@@ -42,3 +54,10 @@ class Stop:
         again, self._asked = self._asked, True
         if not self._training or again:
             raise KeyboardInterrupt
+
+    def _on_swallowed(self, unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._hook(unraisable)
+            return
+        number = signal.SIGTERM if self._asked else signal.SIGINT
+        threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)).start()

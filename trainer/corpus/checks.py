@@ -81,17 +81,24 @@ def assemble(path: Path, form: str, clips: Iterable[Clip], ledger: Ledger) -> Co
     bare: dict[str, Clip] = {}
     low, high = VALENCE_RANGE
     found: list[float] = []
+    twice = 0
     for clip in clips:
         found.append(clip.valence)
-        if not math.isfinite(clip.valence) or not low <= clip.valence <= high:
+        if not math.isfinite(clip.valence):
+            ledger.add("lost", "valence that is no number", clip.id)
+        elif not low <= clip.valence <= high:
             ledger.add("lost", f"valence outside [{low:g}, {high:g}]", clip.id)
         elif clip.id in kept or clip.id in bare:
+            twice += 1
             ledger.add("lost", "duplicate ids (the first is kept)", clip.id)
         elif not clip.modalities:
             bare[clip.id] = clip
         else:
             kept[clip.id] = clip
     _check_labels(np.array(found), ledger)
+    if twice > len(kept) + len(bare):
+        kind = "ids that occur before: most clips have the id of another one"
+        ledger.add("error", kind, count=twice)
     if bare and not kept:
         ledger.add("error", "labels only: no clip has sound, text or picture", count=len(bare))
         kept = bare

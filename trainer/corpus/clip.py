@@ -185,5 +185,14 @@ class Corpus:
         """
         faults = [problem for problem in self.problems if problem.severity == "error"]
         if faults:
-            listed = "; ".join(f"{fault.kind}: {fault.count}" for fault in faults)
+            told = [f"{fault.kind}: {fault.count}" for fault in faults]
+            # What was left out, or is nearly a known column, is often the cause.
+            told += [_in_words(p) for p in self.problems if p.severity == "lost"]
+            told += [p.kind for p in self.problems if p.kind.endswith("meant?")]
+            listed = "; ".join(told)
             raise CorpusError(f"{self.path}: {listed} (see `python -m trainer inspect`)")
+
+
+def _in_words(problem: Problem) -> str:
+    example = f" (such as {problem.examples[0]})" if problem.examples else ""
+    return f"{problem.kind}: {problem.count}{example}"

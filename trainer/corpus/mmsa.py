@@ -101,11 +101,23 @@ def _labels(path: Path, split: Split, labels: Any) -> list[float]:
 def _check_widths(path: Path, splits: Mapping[Split, Mapping[str, Any]]) -> None:
     """One network takes all splits: their features are as wide."""
     for column in COLUMNS.values():
-        shapes = {split: np.shape(part.get(column, ())) for split, part in splits.items()}
-        widths = {split: shape[2] for split, shape in shapes.items() if len(shape) == 3}
+        tables = {split: part[column] for split, part in splits.items() if column in part}
+        for split, table in tables.items():
+            _check_numbers(path, split, column, table)
+        shapes = {split: np.shape(table) for split, table in tables.items()}
+        if len({len(shape) for shape in shapes.values()}) > 1:
+            listed = ", ".join(f"{list(shape)} in {split}" for split, shape in shapes.items())
+            raise CorpusError(f"{path}: {column}: expected [N, T, D] in every split, got {listed}")
+        widths = {split: shape[-1] for split, shape in shapes.items() if len(shape) > 1}
         if len(set(widths.values())) > 1:
             listed = ", ".join(f"{width} in {split}" for split, width in widths.items())
             raise CorpusError(f"{path}: {column}: expected features of one width, got {listed}")
+
+
+def _check_numbers(path: Path, split: Split, column: str, table: Any) -> None:
+    kind = table.dtype if isinstance(table, FileArray) else np.asarray(table).dtype
+    if kind.kind not in "fiubO":
+        raise CorpusError(f"{path}: {split}: {column}: expected numbers [N, T, D], got {kind}")
 
 
 def _source(path: Path, part: Mapping[str, Any]) -> str | None:

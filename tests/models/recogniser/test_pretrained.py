@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.pretrained import PretrainedError
+from models.pretrained import PretrainedError, refuse_unreachable
 from models.recogniser.decoding import NOTHING, token_limit
 from models.recogniser.pretrained import PretrainedRecogniser
 from tests.support import tiny_models
@@ -42,3 +42,10 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_a_hub_that_is_not_reached_is_one_clear_line() -> None:
     with pytest.raises(PretrainedError, match=r"nobody/no-such-model: .*hub"):
         PretrainedRecogniser("nobody/no-such-model")
+
+
+def test_a_proxy_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(PretrainedError, match=r"hub that is reached: .* through the") as found:
+        refuse_unreachable("nobody/no-such-model")
+    assert "secret" not in str(found.value)

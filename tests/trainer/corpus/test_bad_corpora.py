@@ -39,9 +39,9 @@ def test_every_fault_of_a_manifest_is_counted(tmp_path: Path) -> None:
     assert [clip.id for clip in corpus.clips] == ["a"]
     assert corpus.clips[0].valence == 1.0
     assert _problem(corpus, "duplicate ids") == 1
-    assert _problem(corpus, "valence outside [-3, 3]") == 2
+    assert _problem(corpus, "valence outside [-3, 3]") == 1
     assert _problem(corpus, "split other than") == 1
-    assert _problem(corpus, "valence that is no number") == 1
+    assert _problem(corpus, "valence that is no number") == 2
     assert _problem(corpus, "missing audio files") == 1
     assert _problem(corpus, "clips without any modality") == 1
     assert _problem(corpus, "rows without 6 fields") == 1
