@@ -76,6 +76,10 @@ class FaceTracker:
         """The faces that the last picture showed."""
         return tuple(track for track in self.tracks if not track.missed)
 
+    def scores(self, track: Track) -> bool:
+        """Whether the track is the one that was chosen last."""
+        return track.track_id == self._scored
+
     def follow(self, seen: dict[int, Detection | None], t_ns: int) -> None:
         """Take what became of visible tracks in the next picture, by identity.
 
@@ -208,8 +212,8 @@ class FaceReader:
 
     def _look(self, picture: Picture, t_ns: int) -> None:
         visible = self._prominent(picture)
-        handed = [track for track in visible if track.track_id in self._handed]
-        others = [track for track in visible if track.track_id not in self._handed]
+        handed = [t for t in visible if t.track_id in self._handed or self._tracker.scores(t)]
+        others = [track for track in visible if track not in handed]
         most = (handed + others)[: max(2, self._max_faces)]
         self._since += 1
         every = min(self._detect_every, SOON) if self._tracker.expects else self._detect_every
@@ -222,19 +226,27 @@ class FaceReader:
         self._tracker.follow(seen, t_ns)
         lost = any(detection is None for detection in seen.values())
         if due or lost or not self._tracker.visible:
-            self._tracker.add(self._found(picture), t_ns)
+            self._tracker.add(self._found(picture, t_ns), t_ns)
             self._since = 0
 
-    def _found(self, picture: Picture) -> list[Detection]:
+    def _found(self, picture: Picture, t_ns: int) -> list[Detection]:
+        """Known faces that were not followed in this picture, and those that a search adds.
+
+        The known ones are followed now: of a crowd a search sees three at one time and twenty at
+        the next, and its coarse sizes would make another one the most prominent each time.
+        """
+        searched = self._detector.detect(picture)
         found = []
-        for detection in self._detector.detect(picture):
-            known = any(
+        for track in self._tracker.visible:
+            if track.seen_ns < t_ns:
+                there = self._detector.follow(picture, track.frame)
+                found.append(there or nearest(searched, track.frame))
+        for detection in searched:
+            if not any(
                 overlap(t.frame, detection.frame) >= SAME_FACE for t in self._tracker.visible
-            )
-            confirmed = self._detector.follow(picture, detection.frame) if not known else detection
-            if confirmed is not None:
-                found.append(confirmed)
-        return found
+            ):
+                found.append(self._detector.follow(picture, detection.frame))
+        return [detection for detection in found if detection is not None]
 
     def _prominent(self, picture: Picture) -> list[Track]:
         height, width = picture.shape[:2]

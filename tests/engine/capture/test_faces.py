@@ -150,6 +150,38 @@ def test_of_thirty_faces_the_most_prominent_are_handed_out() -> None:
     assert sizes[0] >= 40
 
 
+class Glancing(Stage):
+    """A detector that sees all of a crowd at one time, and three of it at the next."""
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        found = super().detect(picture)
+        return found if self.searches % 2 else found[:3]
+
+
+def test_a_crowd_that_a_search_sees_in_part_is_still_there() -> None:
+    crowd = [Frame(30 + 50 * (n % 6), 30 + 45 * (n // 6), 40) for n in range(30)]
+    reader = FaceReader(Glancing(*crowd), detect_every=4, crop_px=48)
+    found = [reader.read(PICTURE, n * SECOND // 10) for n in range(24)]
+    assert {sighting.faces for sighting in found} == {30}
+    assert len({sighting.track_id for sighting in found}) == 1
+
+
+def test_the_scored_face_is_followed_where_others_are_more_prominent() -> None:
+    scored = Frame(160, 120, 60)
+    stage = Stage(scored)
+    reader = FaceReader(stage, detect_every=10, crop_px=48)
+    play(reader, 2)
+    stage.faces = [scored, Frame(60, 120, 72), Frame(260, 120, 72)]
+    assert set(play(reader, 10, 2)) == {0}
+    for n in range(8):
+        stage.faces[0] = replace(scored, x=160 + 6 * n)
+        sighting = reader.read(PICTURE, (12 + n) * SECOND // 10)
+        assert sighting.faces == 3
+        assert sighting.track_id == 0
+        assert sighting.box is not None
+        assert sighting.box.x == pytest.approx(stage.faces[0].x - 30, abs=8)
+
+
 def test_the_scored_face_stays_until_another_is_clearly_more_prominent() -> None:
     central, edge = Frame(160, 120, 60), Frame(31, 31, 62)
     stage = Stage(central, edge)
