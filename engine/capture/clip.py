@@ -36,6 +36,8 @@ from models.preprocessing import Resampler
 log = logging.getLogger(__name__)
 
 SAMPLE_CLIP = Path(__file__).parents[1] / "samples" / "sample.mp4"
+VOICE_OVER_MS = 500
+"""Silence in which a voice is heard to have ended: the detector's hang-over, and a pause."""
 MAX_LEAD = 512
 """Messages of one stream held back for the other one: clips are interleaved, but not strictly."""
 
@@ -57,6 +59,7 @@ def read_clip(
     settings: EngineSettings,
     stamper: Stamper | None = None,
     start_ns: int = 0,
+    silence: bool = True,
 ) -> Iterator[Audio | Video]:
     """Yield a clip's messages in the order of their end.
 
@@ -65,12 +68,15 @@ def read_clip(
         settings: chunks, speech, faces.
         stamper: numbers the messages; by default stream ``main`` from 0.
         start_ns: time of the clip's beginning.
+        silence: whether silence follows where a clip ends while somebody speaks, until what was
+            said last counts: a clip of one sentence is scored with its words, as that sentence is
+            from a microphone.
 
     Raises:
         CaptureError: missing, not a media file, neither sound nor picture in it, or one picture.
     """
     pair = _Pair(path, settings, stamper or Stamper("main", this_clock()), start_ns)
-    yield from pair.messages()
+    yield from pair.messages(silence)
 
 
 def read_sound(path: Path) -> NDArray[np.int16]:
@@ -138,10 +144,15 @@ class _Pair:
         self._chunk_s = settings.capture.chunk_ms / 1000
         self._heard: list[NDArray[np.float32]] = []
         self._heard_count = 0
+        # Words count with a delay, in the windows that end after it.
+        tail_ms = VOICE_OVER_MS + settings.words.delay_ms + settings.inference.hop_ms
+        self._tail_ns = tail_ms * NS_PER_S // 1000
+        self._sound_ns = 0
+        self._voiced_ns: int | None = None
         self._aspect = Fraction(1)
         self._broken = 0
 
-    def messages(self) -> Iterator[Audio | Video]:
+    def messages(self, silence: bool) -> Iterator[Audio | Video]:
         import av
 
         av.logging.set_level(None)
@@ -169,6 +180,8 @@ class _Pair:
                     sent, end_ns = sent + 1, message.envelope.t_end_ns
                     yield message
             queues.setdefault("audio", deque()).extend(self._end_of_sound())
+            if silence:
+                queues["audio"].extend(self._silence())
             queues.setdefault("video", deque()).extend(self._people.end())
             for message in _merge(queues, all_in=True):
                 sent, end_ns = sent + 1, message.envelope.t_end_ns
@@ -257,14 +270,29 @@ class _Pair:
             return []
         samples = self._heard[0] if len(self._heard) == 1 else np.concatenate(self._heard)
         self._heard, self._heard_count = [], 0
-        return self._chunker.push(to_int16(self._resampler.push(samples)))
+        return self._noted(self._chunker.push(to_int16(self._resampler.push(samples))))
 
     def _end_of_sound(self) -> list[Audio]:
         if self._resampler is None:
             return []
         done = self._gathered()
         rest = self._chunker.push(to_int16(self._resampler.flush()))
-        return done + rest + self._chunker.flush()
+        return done + self._noted(rest + self._chunker.flush())
+
+    def _noted(self, chunks: list[Audio]) -> list[Audio]:
+        for chunk in chunks:
+            self._sound_ns = chunk.envelope.t_end_ns
+            if any(chunk.speech):
+                self._voiced_ns = self._sound_ns
+        return chunks
+
+    def _silence(self) -> list[Audio]:
+        """What follows the sound, as far as the last words need it."""
+        if self._voiced_ns is None:
+            return []
+        missing_ns = self._voiced_ns + self._tail_ns - self._sound_ns
+        silence = np.zeros(max(0, missing_ns) * SAMPLE_RATE_HZ // NS_PER_S, np.int16)
+        return self._chunker.push(silence) + self._chunker.flush()
 
     def _picture(self, frame: Any) -> list[Audio | Video]:
         t_ns = self._time_ns(frame)

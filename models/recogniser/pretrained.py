@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.pretrained import PretrainedError, half_on_gpu, load
-from models.recogniser.decoding import NOTHING, Transcription, token_limit
+from models.recogniser.decoding import NOTHING, Transcription, token_limit, transcription
 from models.recogniser.shape import FIELD_SAMPLES
 from models.spec import SAMPLE_RATE_HZ
 
@@ -89,10 +89,11 @@ class PretrainedRecogniser:
         stop = next((i for i, token in enumerate(tokens) if token in self._ends), None)
         finished = stop is not None and stop <= limit
         kept = tokens[: limit if stop is None else min(stop, limit)]
-        steps = len(kept) + finished
-        mean = float(np.mean(logprobs[:steps])) if steps else 0.0
-        text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Transcription(text, tuple(kept), mean, finished)
+        return transcription(self._text, kept, logprobs[: len(kept) + finished], finished)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text.strip()
 
 
 def _ids(value: int | Sequence[int] | None) -> frozenset[int]:

@@ -1,16 +1,19 @@
 """``engine score``: a clip's scores in the rows that every client reads."""
 
 import itertools
-import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clients.reading import RecordingFile
+from engine.backends.select import choose
 from engine.capture import CaptureError
-from engine.capture.clip import SAMPLE_CLIP
-from engine.score import score_to_file
+from engine.capture.clip import SAMPLE_CLIP, read_sound
+from engine.score import score_clip, score_to_file
 from engine.settings import EngineSettings
+from models import bundle as bundles
+from tests.support.media import write_sound
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +29,19 @@ def test_the_rows_are_those_of_a_recording(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_the_last_words_of_a_clip_count(tmp_path: Path) -> None:
+    """A clip of one sentence ends with its last word, before that could count."""
+    sentence = write_sound(tmp_path / "sentence.wav", read_sound(SAMPLE_CLIP)[: int(2.1 * 16_000)])
+    bundle = bundles.open("default")
+    settings = EngineSettings.model_validate({"words": {"publish": True}})
+    backend = choose(settings.backend, bundle, 1, settings.tensorrt).backend
+    scores = list(score_clip(sentence, settings, bundle, backend))
+    heard = [word.text for word in scores[-1].transcript.words or ()]
+    assert " ".join(heard).startswith("I am so happy today")
+    assert scores[-1].valence is not None
+    assert scores[-1].valence > 1
+
+
 def test_a_clip_that_cannot_be_read_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     out, bad = tmp_path / "scores.jsonl", tmp_path / "bad.mp4"
     out.write_text("of yesterday\n")
@@ -37,12 +53,8 @@ def test_a_clip_that_cannot_be_read_leaves_the_file_as_it_was(tmp_path: Path) ->
 
 
 def test_a_clip_too_short_for_a_score_is_told(tmp_path: Path) -> None:
-    short, out = tmp_path / "short.wav", tmp_path / "scores.jsonl"
-    with wave.open(str(short), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(2 * 4_800))
+    short = write_sound(tmp_path / "short.wav", np.zeros(4_800, np.int16))
+    out = tmp_path / "scores.jsonl"
     told = score_to_file(short, out, EngineSettings())
     assert told == f"0 scores: {short} is too short, the first one comes after 0.5 s"
     assert out.read_text() == ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
-import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+
+from tests.support.media import write_sound
 
 LABEL_COLUMNS = "video_id,clip_id,text,label,mode"
 
@@ -74,7 +75,4 @@ def write_tone(path: Path, seconds: float, pitch_hz: float) -> Path:
     time_s = np.arange(round(seconds * 16_000)) / 16_000
     generator = np.random.default_rng(round(pitch_hz))
     sound = 8_000 * np.sin(2 * np.pi * pitch_hz * time_s) + generator.normal(0, 300, len(time_s))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(sound.astype("<i2").tobytes())
-    return path
+    return write_sound(path, sound.astype(np.int16))

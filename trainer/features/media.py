@@ -142,7 +142,7 @@ def _decode(path: Path, settings: EngineSettings) -> Recording:
     times: list[float] = []
     end_s = 0.0
     try:
-        for message in read_clip(path, settings):
+        for message in read_clip(path, settings, silence=False):
             end_s = max(end_s, message.envelope.t_end_ns / NS_PER_S)
             if isinstance(message, Audio):
                 sound.append(np.asarray(message.samples))

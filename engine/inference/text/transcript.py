@@ -67,7 +67,10 @@ class Transcript:
         if known is not None and known.reading.order > reading.order:
             return None
         trust = believed(found, reading.voiced_ns, self._spec.belief)
-        self._pieces[reading.piece] = _Heard(reading, found, trust)
+        # What was understood of a piece holds until all of it is read: a word cut in half is
+        # often not understood.
+        if trust or reading.final or known is None or not known.believed:
+            self._pieces[reading.piece] = _Heard(reading, found, trust)
         # An older piece that was read late joins what is known by now.
         self._order = max(self._order, reading.order)
         self._counts_ns = max(self._counts_ns, reading.counts_from_ns)

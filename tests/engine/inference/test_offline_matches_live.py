@@ -96,7 +96,7 @@ def test_offline_and_live_scores_of_a_clip_with_words_agree() -> None:
         stop.set()
         worker.join(10)
     assert len(offline) >= 10
-    ends = sorted(offline)
+    ends = [end_ns for end_ns in sorted(offline) if end_ns <= 27e9]  # then only silence follows
     assert {later - earlier for earlier, later in pairwise(ends)} == {500_000_000}
     compared = [score for score in live if score.envelope.t_end_ns <= (SECONDS - 0.5) * 1e9]
     assert len(compared) >= 8

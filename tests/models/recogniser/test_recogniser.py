@@ -13,7 +13,9 @@ from models.recogniser import export, importing
 from models.recogniser.decoding import (
     RecogniserError,
     TokenTable,
+    Transcription,
     token_limit,
+    transcription,
 )
 from models.recogniser.network import Recogniser
 from models.recogniser.runner import GRAPHS, OnnxGraphs, load_decoder
@@ -150,6 +152,25 @@ def test_tokens_join_to_text_with_bytes_and_spaces() -> None:
 def test_the_limit_of_tokens_grows_with_the_sound() -> None:
     assert token_limit(100) == 8
     assert token_limit(16_000 * 10) == 101
+
+
+def spoken(tokens: list[int], logprobs: list[float], finished: bool) -> Transcription:
+    return transcription(lambda kept: " ".join(map(str, kept)), tokens, logprobs, finished)
+
+
+def test_a_decoder_that_says_the_same_again_until_its_limit_said_it_once() -> None:
+    sure, unsure = [-0.3] * 6, [-0.01] * 8
+    whole = spoken([5, 6, 7, 8, 9, 10, 5, 6, 7, 8, 9, 10, 5, 6], sure + unsure, finished=False)
+    assert (whole.text, whole.finished) == ("5 6 7 8 9 10", True)
+    assert whole.mean_logprob == pytest.approx(-0.3), "a loop is sure of itself, and counts nothing"
+    assert spoken([5, 6, 6, 6, 6, 6, 6], [-0.1] * 7, finished=False).text == "5 6"
+
+
+def test_what_a_speaker_repeats_and_what_is_cut_off_stays() -> None:
+    again = spoken([5, 6, 7, 8, 5, 6, 7, 8], [-0.1] * 9, finished=True)
+    assert (again.text, again.finished) == ("5 6 7 8 5 6 7 8", True)
+    cut = spoken([5, 6, 7, 8, 5, 6, 7], [-0.1] * 7, finished=False)
+    assert (len(cut.tokens), cut.finished) == (7, False)
 
 
 def test_a_token_table_of_the_package_is_read() -> None:

@@ -44,7 +44,7 @@ def clip_of(media: Media, **options: object) -> Clip:
 
 
 def live_messages() -> list[Audio | Video]:
-    return list(read_clip(SAMPLE_CLIP, load_settings()))
+    return list(read_clip(SAMPLE_CLIP, load_settings(), silence=False))
 
 
 def test_sound_is_that_of_a_live_stream() -> None:

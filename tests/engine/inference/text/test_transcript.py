@@ -68,6 +68,14 @@ def test_a_later_reading_of_a_piece_replaces_the_earlier_one() -> None:
     assert rolling.accept(reading(0, 0, 0, 1000, final=False), said("I do")) is None
 
 
+def test_a_word_cut_in_half_does_not_undo_what_was_understood() -> None:
+    rolling = transcript()
+    take(rolling, reading(0, 0, 0, 1000, final=False), said("I do"))
+    half = take(rolling, reading(0, 1, 0, 2000, final=False), said("I do not lie lie", -1.2))
+    assert (half.text, half.counts_from_ns) == ("I do", 2750 * MS)
+    assert take(rolling, reading(0, 2, 0, 2400), said("mumble", -1.2)).text == "", "the end decides"
+
+
 def test_a_piece_that_is_read_late_joins_what_is_known() -> None:
     rolling = transcript()
     first = take(rolling, reading(1, 1, 2000, 3000), said("not good"))
