@@ -97,7 +97,8 @@ class FaceSettings(Section):
     max: int = Field(6, ge=1, le=30)
     """People scored at once with ``who = "all"``: the first to come of the most prominent."""
     min_face_px: int = Field(32, ge=16, le=1024)
-    """Smaller faces are not scored, whichever the detector."""
+    """Smaller faces do not begin to be scored, whichever the detector; BlazeFace follows one
+    that did until it is a fifth smaller."""
     width_px: int = Field(480, ge=160, le=3840)
     """Width to which YuNet's and the cascade's pictures are shrunk; BlazeFace has its own."""
 

@@ -43,6 +43,8 @@ SEARCH_SCORE = 0.6
 """Score from which a face in a whole picture is believed."""
 FOLLOW_SCORE = 0.5
 """Score from which a face is still where one was: half of what it takes to begin."""
+FOLLOW_SIZE = 0.8
+"""Share of the smallest face that counts to which one may shrink that counted already."""
 FOLLOW_REACH = 2.0
 """Side of the square in which a face is followed, in sides of the face."""
 FRAME_SIDE = 1.04
@@ -147,7 +149,7 @@ class BlazeFaceDetector:
             turn = math.remainder(frame.turn + seen.frame.turn, math.tau)
             found.append(Detection(Frame(x, y, scale * seen.frame.side, turn), seen.score))
         seen_now = nearest(found, frame)
-        if seen_now is None or seen_now.frame.side < self._min_face_px:
+        if seen_now is None or seen_now.frame.side < FOLLOW_SIZE * self._min_face_px:
             return None
         return seen_now
 

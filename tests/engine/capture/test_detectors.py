@@ -142,6 +142,27 @@ def test_faces_below_the_smallest_size_are_left_out(picture: np.ndarray) -> None
     assert BlazeFaceDetector(False, round(side * 1.2)).detect(picture) == []
 
 
+def test_a_face_about_the_smallest_size_does_not_come_and_go(picture: np.ndarray) -> None:
+    side = only(BlazeFaceDetector(False, 16), picture).side
+    reader = FaceReader(BlazeFaceDetector(False, round(side * 0.97)), 10, 48)
+    height, width = picture.shape[:2]
+    shown = []
+    for step in range(12):  # somebody leans back and forth by a tenth
+        scale = 1 - 0.05 * (1 - math.cos(step * math.pi / 3))
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        down, across = height - small.shape[0], width - small.shape[1]
+        room = cv2.copyMakeBorder(
+            small,
+            down // 2,
+            down - down // 2,
+            across // 2,
+            across - across // 2,
+            cv2.BORDER_REPLICATE,
+        )
+        shown.append(reader.read(room, step * 100_000_000).crop is not None)
+    assert all(shown)
+
+
 @pytest.mark.parametrize("shape", [(2160, 3840), (120, 160), (640, 360), (40, 1200), (16, 16)])
 def test_pictures_of_any_shape_are_searched(shape: tuple[int, int]) -> None:
     detector = BlazeFaceDetector(True, 16)
