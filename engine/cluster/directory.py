@@ -46,6 +46,8 @@ ADMIT_S = 0.5
 """How long a capture's answer waits for the worker's word that it lets the key in."""
 FORGET_S = 5.0
 """A relay or host without a beat for this long is forgotten."""
+NAMESAKE_S = 1.0
+"""So long after its last beat another host of its name is none that was started again."""
 
 Answers = list[tuple[bytes, Outbound]]
 
@@ -85,7 +87,7 @@ class Directory:
             case RelayBeat():
                 self._relays[message.relay] = (message, now_s)
             case HostBeat():
-                self._hosts[message.host] = (sender, message, now_s)
+                return self._take_host(sender, message, now_s)
             case Place():
                 return self._place(letter, message, now_s)
             case Claim():
@@ -143,6 +145,18 @@ class Directory:
         if not beat.draining and self._placement.members[beat.worker].draining:
             answers.append((sender, Drain()))
         return answers
+
+    def _take_host(self, sender: bytes, beat: HostBeat, now_s: float) -> Answers:
+        known = self._hosts.get(beat.host)
+        if known is not None and known[1].pid != beat.pid and now_s - known[2] < NAMESAKE_S:
+            self.counters["hosts_of_a_namesake"] += 1
+            reason = (
+                f"host {beat.host!r} is process {known[1].pid} already; "
+                f"process {beat.pid} needs another name"
+            )
+            return [(sender, Rejected(reason))]
+        self._hosts[beat.host] = (sender, beat, now_s)
+        return []
 
     def _place(self, letter: Letter, place: Place, now_s: float) -> Answers:
         answer = self._placement.place(place, now_s)

@@ -1,7 +1,8 @@
 """A host: one machine's (or card's) plain workers, started, watched and replaced.
 
-It holds no stream and sees no message; when it dies its workers end with it. A worker that it
-starts is the same process as everywhere, told by its settings where the directory is.
+It starts them once the directory has heard of it: one whose name is taken starts none. It holds no
+stream and sees no message; when it dies its workers end with it. A worker that it starts is the
+same process as everywhere, told by its settings where the directory is.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ import sys
 import time
 from collections.abc import Callable
 
+import zmq
+
 from engine.processes import Sink, WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import Supervisor, SupervisorError
+from engine.wire.fields import WireError
 from engine.wire.link import DirectoryLink
-from engine.wire.membership import HostBeat, Rejected, Retire, Upgrade
+from engine.wire.membership import Ask, HostBeat, Rejected, Retire, Upgrade
 from engine.wire.security import ServerSecurity
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.25
 POLL_MS = 50
+ANSWER_MS = 500
+TAKEN_S = 2.0
+"""A name is taken if it still is after this long: a host that was killed is forgotten sooner."""
 PATIENCE_S = 8.0
 """Silence of a worker before it is replaced. Its streams have long moved by then; what is killed
 sooner, under the load of others' replays, only makes more of them."""
@@ -102,18 +109,20 @@ def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) 
     """Run a host in this process until ``stopped``.
 
     Raises:
-        SupervisorError: its workers cannot start, for a user's mistake.
+        SupervisorError: another host has its name, or its workers cannot start, for a user's
+            mistake.
         WireError: no keys.
     """
     keys = None
     if settings.security.mode == "curve":
         keys = ServerSecurity.read(settings.security.keys_dir).as_client()
     assert settings.cluster.directory is not None
-    # The workers' lines as they are: each has its time, its level and its worker's name.
-    workers = Workers(settings, count, lambda line: print(line, file=sys.stderr, flush=True))
     word = HostBeat(settings.cluster.host, os.getpid())
     beat_s = 0.0
     with DirectoryLink(settings.cluster.directory, keys) as link:
+        _introduce(link, word, stopped)
+        # The workers' lines as they are: each has its time, its level and its worker's name.
+        workers = Workers(settings, count, lambda line: print(line, file=sys.stderr, flush=True))
         try:
             while not stopped():
                 link.raw.poll(POLL_MS)
@@ -132,3 +141,26 @@ def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) 
                     beat_s = now_s
         finally:
             workers.stop()
+
+
+def _introduce(link: DirectoryLink, word: HostBeat, stopped: Callable[[], bool]) -> None:
+    """Let the directory hear of this host; without a directory its workers wait for one.
+
+    Raises:
+        SupervisorError: the directory does not take it.
+    """
+    end_s = time.monotonic() + TAKEN_S
+    while not stopped():
+        link.raw.poll(ANSWER_MS, zmq.POLLOUT)
+        link.send(word)
+        try:
+            # A beat that is taken has no answer; what follows it has.
+            answer = link.ask(Ask("status"), ANSWER_MS)
+        except WireError:
+            return
+        if not isinstance(answer, Rejected):
+            return
+        if time.monotonic() >= end_s:
+            raise SupervisorError(answer.reason)
+        link.receive_all()
+        time.sleep(BEAT_S)

@@ -41,6 +41,8 @@ class Policy:
     flap_s: float = 10.0
     retry_ms: int = 250
     full_retry_ms: int = 2_000
+    gather_s: float = 5.0
+    """A new generation with fewer workers than the old ones waits this long for the rest."""
 
 
 class RejectedError(Exception):
@@ -81,6 +83,7 @@ class Members:
         self._random = random.Random(seed)
         self._known: dict[str, Member] = {}
         self._heard_s = float("-inf")
+        self._came_s: dict[int, float] = {}
 
     def __iter__(self) -> Iterator[Member]:
         return iter(tuple(self._known.values()))
@@ -118,9 +121,17 @@ class Members:
         return self._known.pop(name)
 
     def newest(self, now_s: float) -> int:
-        """Highest generation of those that take streams; 0 without any."""
-        ready = (m.beat.generation for m in self._known.values() if self._is_open(m, now_s))
-        return max(ready, default=0)
+        """Highest generation of those that take streams, once it can take over; else 0.
+
+        The first of its workers would get every stream of the old ones, if it did not wait for
+        the others.
+        """
+        ready = Counter(m.beat.generation for m in self._known.values() if self._is_open(m, now_s))
+        newest = max(ready, default=0)
+        came_s = self._came_s.setdefault(newest, now_s)
+        older = sum(member.beat.generation < newest for member in self._known.values())
+        whole = ready[newest] >= older or now_s - came_s >= self._policy.gather_s
+        return newest if whole else 0
 
     def hangs(self, member: Member, now_s: float) -> bool:
         """Whether a worker has been silent for too long, while others are heard.

@@ -133,6 +133,18 @@ def test_an_upgrade_goes_to_the_hosts_and_the_old_worker_is_ended_once_it_is_emp
     assert [answer for to, answer in steps if to == b"h"] == [Retire("w1")]
 
 
+def test_a_second_host_of_a_name_is_refused_while_the_first_is_heard() -> None:
+    made, take = directory()
+    assert take(b"h", HostBeat("a", 12)) == []
+    ((to, answer),) = take(b"g", HostBeat("a", 13), 0.9)
+    assert to == b"g"
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "host 'a' is process 12 already; process 13 needs another name"
+    assert take(b"h", HostBeat("a", 12), 0.9) == []
+    assert take(b"g", HostBeat("a", 13), 1.95) == []  # the first one is gone: this is its successor
+    assert made.status(2.0)["directory"]["hosts"] == [{"name": "a", "pid": 13}]
+
+
 def test_a_drain_outlives_the_directory_and_the_worker_until_it_is_ended() -> None:
     made, take = directory()
     for name in ("w1", "w2"):

@@ -336,6 +336,26 @@ def test_an_upgrade_sends_new_streams_to_the_new_bundle_and_drains_the_old() -> 
     assert placement.step(0.6).idle == ["a-1"]
 
 
+def test_an_upgrade_spreads_the_streams_over_all_new_workers() -> None:
+    placement = pool("a-1", "a-2", capacity=100)
+    for i in range(8):
+        placed(placement.place(place(f"s{i}"), 0.0))
+    new = [beat(f"a-{i}-g2", model="0" * 64, generation=2, capacity=100, pid=i) for i in (1, 2)]
+    placement.beat(new[0], 0.1)
+    assert placement.step(0.2).moves == []
+    placement.beat(new[1], 0.5)
+    places = Counter(move.worker for move in placement.step(0.6).moves)
+    assert places == {"a-1-g2": 4, "a-2-g2": 4}
+
+
+def test_an_upgrade_does_not_wait_for_ever_for_a_worker_that_never_comes() -> None:
+    placement = pool("a-1", "a-2", policy=Policy(gather_s=1.0), capacity=100)
+    placed(placement.place(place("s"), 0.0))
+    placement.beat(beat("a-1-g2", model="0" * 64, generation=2, pid=5), 0.1)
+    assert placement.step(0.2).moves == []
+    assert [move.worker for move in placement.step(1.3).moves] == ["a-1-g2"]
+
+
 EVENTS = st.lists(
     st.tuples(st.sampled_from("plbcsdx"), st.integers(0, 5), st.integers(0, 2)), max_size=80
 )
