@@ -28,6 +28,9 @@ def open_detector(settings: FaceSettings) -> FaceDetector:
     Raises:
         CaptureError: weights are missing or unusable, or this OpenCV has no cascades.
     """
+    import cv2
+
+    cv2.setNumThreads(1)  # it turns and shrinks small squares: waking a second thread costs more
     if settings.detector == "yunet":
         assert settings.model is not None  # the settings' own rule
         return YunetDetector(settings.model, settings.width_px, settings.min_face_px)
@@ -54,7 +57,6 @@ class HaarDetector:
                 f"faces.detector = 'haar': OpenCV {cv2.__version__} has no cascades, 4 has; "
                 "choose 'blazeface'"
             )
-        cv2.setNumThreads(1)
         self._cascade = cv2.CascadeClassifier(str(path))
         self._min_face_px = min_face_px
         self._width_px = width_px

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 AHEAD = 256
 """Messages decoded ahead: some 7 seconds, so that a slow picture delays nothing."""
-BURST = 16
-"""Messages that are decoded in one go, once there is room for them: half a second of a clip. One by
+BURST = 64
+"""Messages that are decoded in one go, once there is room for them: two seconds of a clip. One by
 one, every picture would find the processor's caches cold."""
 PASS_GAP_NS = 25_000_000
 """Between two passes of a clip: more than is taken for jitter, so that this cut counts as a gap. No
