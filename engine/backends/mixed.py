@@ -35,6 +35,7 @@ class MixedBackend:
         self.name = backend.name
         self.device = backend.device
         self.precision = backend.precision
+        self.at_once = 1
 
     @property
     def graphs(self) -> frozenset[str]:

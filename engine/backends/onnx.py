@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +51,8 @@ class OnnxBackend:
             raise BackendError(reason)
         self.device = "cpu" if device == "cpu" else "cuda:0"
         self.precision: str = bundle.config.precision
+        # A second core, where there is one, halves what streams that speak at once wait for.
+        self.at_once = min(2, _cores()) if device == "cpu" else 1
         self._bundle = bundle
         options = _options(threads)
         self._sessions: dict[str, Any] = {}
@@ -93,6 +96,13 @@ class OnnxBackend:
     def warm_up(self) -> None:
         """Run every graph once at its smallest and its usual sizes."""
         warm_up(self, self._bundle.config)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _providers(device: Literal["cpu", "cuda"]) -> list[Any]:

@@ -28,6 +28,8 @@ class Backend(Protocol):
     """``cpu`` or ``cuda:0``."""
     precision: str
     """Arithmetic of the graphs' products: ``float32``, ``float16`` or ``bfloat16``."""
+    at_once: int
+    """Threads that may run a graph at the same time, and gain by it."""
 
     @property
     def graphs(self) -> frozenset[str]:

@@ -41,6 +41,7 @@ class PytorchBackend:
     """
 
     name = "pytorch"
+    at_once = 1
 
     def __init__(
         self,

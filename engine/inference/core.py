@@ -309,8 +309,9 @@ class InferenceCore:
         """
         if not self._fresh:
             return False
-        for state in self._in_order(self._fresh, self._first()):
-            if encode_ahead(state, self._backend):
+        states = self._in_order(self._fresh, self._first())
+        for place, state in enumerate(states, 1):
+            if encode_ahead(state, islice(states, place, None), self._backend):
                 return True
             self._fresh.discard(state.name)
         self._fresh.clear()

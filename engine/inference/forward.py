@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
 
 import numpy as np
 
@@ -71,16 +74,18 @@ def encode(
     _project(backend, "video_projection", [stream.video.frames for stream in streams])
 
 
-def encode_ahead(stream: StreamState, backend: Backend) -> bool:
+def encode_ahead(stream: StreamState, others: Iterable[StreamState], backend: Backend) -> bool:
     """Encode a part of what waits in ``stream`` before its window is due; False: nothing does.
 
     A part is one whole block of sound, or the faces that came: little enough for a window of
-    another stream not to be late. A block's frames are the same whenever it is encoded.
+    another stream not to be late. A block's frames are the same whenever it is encoded. Where the
+    backend has a thread for it, a block of another stream is encoded at the same time.
     """
-    audio = stream.audio
-    if audio.in_blocks and audio.has_block():
-        segments = [(audio, segment) for segment in audio.prepare()]
-        if _run_blocks(backend, segments, most=1):
+    if stream.audio.in_blocks and stream.audio.has_block():
+        companions = (other for other in others if other.audio.has_block())
+        together = [stream, *islice(companions, backend.at_once - 1)]
+        segments = [(one.audio, segment) for one in together for segment in one.audio.prepare()]
+        if _run_blocks(backend, segments, most=len(together)):
             return True
     if stream.video.waiting:
         _encode_faces([stream], backend)
@@ -100,15 +105,47 @@ def _run_blocks(
     """Encode whole blocks of sound, one run each, ``most`` of them; return how many.
 
     A recogniser's activations are quantised by the range that a run sees: alone, a stream's
-    frames do not depend on the others'.
+    frames do not depend on the others'. So several streams are not one batch, but each has a
+    thread, as far as the backend has any.
     """
-    done = 0
+    waiting: dict[int, deque[tuple[AudioTrack, Segment]]] = {}
     for track, segment in segments:
-        while done != most and (inputs := segment.audio.pending()) is not None:
-            outputs = backend.run("audio_encoder", {"input": levelled(inputs[None])})
-            track.accept_audio(segment, outputs["frames"][0])
-            done += 1
+        waiting.setdefault(id(track), deque()).append((track, segment))
+    done = 0
+    while waiting and done != most:
+        turn: list[tuple[AudioTrack, Segment, Frames]] = []
+        room = backend.at_once if most is None else min(backend.at_once, most - done)
+        for key, queue in list(waiting.items()):
+            inputs = None
+            while queue and (inputs := queue[0][1].audio.pending()) is None:
+                queue.popleft()
+            if inputs is None:
+                del waiting[key]
+            else:
+                turn.append((*queue[0], levelled(inputs[None])))
+            if len(turn) == room:
+                break
+        for (track, segment, _), frames in zip(turn, _encoded(backend, turn), strict=True):
+            track.accept_audio(segment, frames)
+        done += len(turn)
     return done
+
+
+def _encoded(backend: Backend, jobs: Sequence[tuple[AudioTrack, Segment, Frames]]) -> list[Frames]:
+    """Frames of some blocks: the first one's in this thread, the others' in threads of theirs."""
+
+    def run(inputs: Frames) -> Frames:
+        frames: Frames = backend.run("audio_encoder", {"input": inputs})["frames"][0]
+        return frames
+
+    others = [_threads(backend.at_once - 1).submit(run, inputs) for _, _, inputs in jobs[1:]]
+    return [run(inputs) for _, _, inputs in jobs[:1]] + [other.result() for other in others]
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads for the blocks of streams that speak at once, kept: the runtime lets go of Python."""
+    return ThreadPoolExecutor(count, "encode")
 
 
 def _run_sequences(

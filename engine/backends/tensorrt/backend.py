@@ -50,6 +50,7 @@ class TensorrtBackend:
     """
 
     name = "tensorrt"
+    at_once = 1
 
     def __init__(
         self,

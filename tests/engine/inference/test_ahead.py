@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,11 +24,15 @@ BLOCK = SequenceEncoderSpec(
 class BlockNetwork(Network):
     """Frames of a block of sound depend on all of it, and on when it came on nothing."""
 
+    companions = False
+    """Whether a block was encoded in another thread than the core's."""
+
     def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if graph != "audio_encoder":
             return super().run(graph, inputs)
         samples = inputs["input"]
         self.calls.append((graph, samples.shape))
+        self.companions |= threading.current_thread() is not threading.main_thread()
         assert samples.shape == (1, BLOCK.left_context + BLOCK.block * BLOCK.stride)
         frames = samples[:, BLOCK.left_context :].reshape(1, BLOCK.block, BLOCK.stride).mean(2)
         frames = frames + np.abs(samples).mean()
@@ -95,6 +100,27 @@ def test_one_call_does_no_more_than_one_block() -> None:
         assert len(backend.calls) == done
     assert done == 5
     assert not core.work_ahead()
+
+
+def test_blocks_of_two_streams_are_encoded_at_once_to_the_same_scores() -> None:
+    valences = []
+    for at_once in (1, 2):
+        core, backend = make_core()
+        backend.at_once = at_once
+        for index in range(60):
+            for name in ("a", "b"):
+                core.push(sound(index, stream=name), sound(index).envelope.t_end_ns)
+        assert core.work_ahead()
+        assert len(backend.calls) == at_once
+        assert backend.companions == (at_once == 2)
+        while core.work_ahead():
+            pass
+        assert len(backend.calls) == 10
+        scores = core.pop_ready(sound(59).envelope.t_end_ns)
+        assert [score.envelope.stream for score in scores] == ["a", "b"]
+        valences.append([score.valence for score in scores])
+    assert valences[0] == valences[1]
+    assert None not in valences[0]
 
 
 def test_a_silent_stream_has_nothing_to_do_ahead() -> None:

@@ -46,6 +46,7 @@ class Network:
     name: str = "numpy"
     device: str = "cpu"
     precision: str = "float32"
+    at_once: int = 1
     graphs: frozenset[str] = frozenset(
         {"audio_encoder", "text_simulation", "video_encoder", *PROJECTIONS, "fusion"}
     )
