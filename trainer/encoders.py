@@ -284,6 +284,7 @@ class Encoders:
                 )
             identity = (
                 f"llm/{settings.speech}/{settings.language_model}/{settings.layer}/"
+                f"{settings.tokens_per_s:g}/"
                 f"{bundles.digest(settings.adapter)}"
             )
             simulation = LlmTextSimulation(settings, self.device)

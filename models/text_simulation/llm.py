@@ -7,6 +7,7 @@ model generates, and the states of one layer at each generated token are the sim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ PROMPT = (
 
 ADAPTER = "adapter.safetensors"
 """Of a bundle: the weights between both models."""
+TOKENS_TOGETHER = 16
+"""Limits are multiples of this, so that segments of like length are generated together."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class LlmSettings:
     adapter_dim: int = 2048
     beams: int = 4
     max_tokens: int = 200
+    tokens_per_s: float = 8.0
+    """Of speech, at most: the fastest talkers say 6. A model that does not find its end would
+    write 200 tokens of its own for half a second of sound."""
     prompt: str = PROMPT
     static_cache: bool | None = None
     """Keys and values in memory of fixed size, so that a step can be compiled; None: on a GPU."""
@@ -157,12 +163,21 @@ class LlmTextSimulation:
         if not long_enough:
             return found
         prompts = self._prompts([segments[i] for i in long_enough])
-        states = self._generate(prompts)
-        for index, frames in zip(long_enough, states, strict=True):
-            seconds = len(segments[index]) / SAMPLE_RATE_HZ
-            ends = np.arange(1, len(frames) + 1) / max(1, len(frames)) * seconds
-            found[index] = SimulatedText(frames, ends)
+        limits = [self.token_limit(len(segments[i])) for i in long_enough]
+        for limit in sorted(set(limits)):  # each by its own: a score does not depend on companions
+            rows = [row for row, own in enumerate(limits) if own == limit]
+            states = self._generate([prompts[row] for row in rows], limit)
+            for row, frames in zip(rows, states, strict=True):
+                index = long_enough[row]
+                seconds = len(segments[index]) / SAMPLE_RATE_HZ
+                ends = np.arange(1, len(frames) + 1) / max(1, len(frames)) * seconds
+                found[index] = SimulatedText(frames, ends)
         return found
+
+    def token_limit(self, samples: int) -> int:
+        """Tokens that so many samples of speech may hold."""
+        wanted = samples / SAMPLE_RATE_HZ * self._settings.tokens_per_s / TOKENS_TOGETHER
+        return min(self._settings.max_tokens, TOKENS_TOGETHER * max(1, math.ceil(wanted)))
 
     def _nothing(self) -> SimulatedText:
         return SimulatedText(np.zeros((0, self.dim), np.float32), np.zeros(0))
@@ -183,7 +198,7 @@ class LlmTextSimulation:
             for row, count in zip(frames, counts, strict=True)
         ]
 
-    def _generate(self, prompts: Sequence[Tensor]) -> list[NDArray[np.float32]]:
+    def _generate(self, prompts: Sequence[Tensor], limit: int) -> list[NDArray[np.float32]]:
         """States [T, D] of the generated tokens of each prompt's winning sequence."""
         longest = max(len(prompt) for prompt in prompts)
         batch = torch.zeros(len(prompts), longest, self.dim, device=self._device, dtype=self._dtype)
@@ -197,7 +212,7 @@ class LlmTextSimulation:
             attention_mask=mask,
             num_beams=self._settings.beams,
             do_sample=False,
-            max_new_tokens=self._settings.max_tokens,
+            max_new_tokens=limit,
             return_dict_in_generate=True,
             output_hidden_states=True,
             eos_token_id=end,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Protocol
@@ -28,6 +29,8 @@ NS_PER_S = 1_000_000_000
 SHORTEST_NS = 200_000_000
 """Speech shorter than this holds no word."""
 MAX_BATCH = 16
+LATE_NS = 8 * NS_PER_S
+"""Speech that ended so long before its stream's newest has left the window of the words."""
 MAX_WAITING = 64
 """Segments in all; beyond that the oldest are dropped and counted."""
 
@@ -118,6 +121,9 @@ class SpeechSimulator(Protocol):
 class ThreadedSimulator:
     """Runs a text simulation in a thread of its own.
 
+    Live, speech that is too late to count is dropped: a simulation that cannot keep up simulates
+    the newest speech, and says once what it costs.
+
     Args:
         load: makes the simulation; called in the thread, with the first segment.
         wait: ``pop_ready`` waits until nothing is left to do: for clips scored offline.
@@ -132,6 +138,8 @@ class ThreadedSimulator:
         self._results: queue.SimpleQueue[SpokenText] = queue.SimpleQueue()
         self._thread: Thread | None = None
         self._failed = False
+        self._late = 0
+        self._told = False
 
     def submit(self, segment: SpeechSegment) -> int:
         """See ``SpeechSimulator``; after a failure to load, every segment is dropped."""
@@ -144,8 +152,14 @@ class ThreadedSimulator:
             self._waiting.append(segment)
             dropped = max(0, len(self._waiting) - MAX_WAITING) if not self._wait else 0
             del self._waiting[:dropped]
+            late, self._late = self._late, 0
             self._changed.notify_all()
-            return dropped
+            return dropped + late
+
+    @property
+    def waiting(self) -> int:
+        """Segments that are not in hand yet."""
+        return len(self._waiting)
 
     def pop_ready(self) -> list[SpokenText]:
         """See ``SpeechSimulator``."""
@@ -172,14 +186,39 @@ class ThreadedSimulator:
     def _step(self, simulation: TextSimulation) -> None:
         with self._changed:
             self._changed.wait_for(lambda: bool(self._waiting))
+            if not self._wait:
+                self._drop_late()
             batch = self._waiting[:MAX_BATCH]
             del self._waiting[: len(batch)]
             self._busy = len(batch)
+        started = time.monotonic()
         for segment, text in zip(
             batch, simulation.simulate([segment.samples for segment in batch]), strict=True
         ):
             ends = segment.t_start_ns + (text.t_end_s * NS_PER_S).astype(np.int64)
             self._results.put(SpokenText(segment, text.frames, ends))
+        self._tell_cost(batch, time.monotonic() - started)
         with self._changed:
             self._busy = 0
             self._changed.notify_all()
+
+    def _drop_late(self) -> None:
+        newest: dict[str, int] = {}
+        for segment in self._waiting:
+            newest[segment.stream] = max(newest.get(segment.stream, 0), segment.t_end_ns)
+        kept = [s for s in self._waiting if newest[s.stream] - s.t_end_ns <= LATE_NS]
+        self._late += len(self._waiting) - len(kept)
+        self._waiting = kept
+
+    def _tell_cost(self, batch: Sequence[SpeechSegment], spent_s: float) -> None:
+        """One line, once, if the machine does not keep up with what is said."""
+        spoken_s = sum(segment.t_end_ns - segment.t_start_ns for segment in batch) / NS_PER_S
+        if self._told or self._wait or spent_s <= spoken_s:
+            return
+        self._told = True
+        log.warning(
+            "simulated text takes %.1f s per second of speech on this machine: what is more than "
+            "%d s late is dropped and counted (speech_dropped)",
+            spent_s / spoken_s,
+            LATE_NS // NS_PER_S,
+        )

@@ -158,6 +158,23 @@ def test_simulated_text_is_the_states_of_the_winning_sequence(
     assert sum(len(text.frames) for text in found) > 0
 
 
+def test_a_segment_gives_no_more_tokens_than_it_can_hold_alone_or_in_company(
+    wavlm: str, llama: str
+) -> None:
+    settings = LlmSettings(wavlm, llama, layer=-2, adapter_dim=24, beams=2)
+    torch.manual_seed(0)
+    simulation = LlmTextSimulation(settings, torch.device("cpu"))
+    simulation._model.generation_config.eos_token_id = None  # it never ends by itself
+    simulation._tokenizer.eos_token = None
+    segments = [sound(0.5, 1), sound(4.5, 2), sound(0.6, 3)]
+    found = simulation.simulate(segments)
+    assert [len(text.frames) for text in found] == [15, 47, 15]
+    for samples, together in zip(segments, found, strict=True):
+        (alone,) = simulation.simulate([samples])
+        np.testing.assert_allclose(together.frames, alone.frames, atol=2e-4)
+    assert simulation.token_limit(60 * 16_000) == 200
+
+
 def replay(simulation: LlmTextSimulation, samples: np.ndarray, count: int) -> np.ndarray:
     """The same states in one pass over prompt and generated tokens, without a cache."""
     prompt = simulation._prompts([samples])[0][None]

@@ -148,6 +148,32 @@ def test_more_than_can_wait_is_dropped_and_counted() -> None:
     assert found[-1].segment.stream == str(MAX_WAITING + 39)
 
 
+def test_speech_that_is_too_late_to_count_is_dropped_and_the_cost_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held = Held()
+    simulator = ThreadedSimulator(lambda: held)
+
+    def at(stream: str, end_s: float) -> SpeechSegment:
+        end_ns = int(end_s * 1_000 * MS)
+        return SpeechSegment(stream, CLOCK, end_ns - MS, end_ns, np.zeros(8_000, np.float32))
+
+    assert simulator.submit(at("busy", 1)) == 0
+    deadline = time.monotonic() + WAIT_S
+    while simulator.waiting and time.monotonic() < deadline:  # the first is in hand
+        time.sleep(0.01)
+    ends = (("busy", 2.0), ("busy", 13.0), ("busy", 14.0), ("calm", 3.0))
+    assert sum(simulator.submit(at(*end)) for end in ends) == 0
+    time.sleep(0.02)  # longer than the millisecond that was said
+    held.go.set()
+    found = collected(simulator, 4)
+    told = [(s.segment.stream, s.segment.t_end_ns // (1_000 * MS)) for s in found]
+    assert told == [("busy", 1), ("busy", 13), ("busy", 14), ("calm", 3)]
+    assert simulator.submit(at("busy", 15)) == 1
+    assert len(collected(simulator, 1)) == 1
+    assert caplog.text.count("per second of speech on this machine") == 1
+
+
 def test_a_model_that_does_not_load_costs_its_text_only(caplog: pytest.LogCaptureFixture) -> None:
     def failing() -> Held:
         raise BackendError("no such model")
