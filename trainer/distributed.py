@@ -103,6 +103,14 @@ class Team:
         dist.broadcast(told, 0)
         return float(told)
 
+    def most(self, value: int) -> int:
+        """The largest of all processes' values."""
+        if self.size == 1:
+            return value
+        told = torch.tensor(value, device=self._device())
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return int(told)
+
     def collect(self, value: Any) -> list[Any]:
         """Every process's value, in order of rank."""
         if self.size == 1:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainer.checkpoint import Checkpoint, CheckpointError, Epoch, History, Within
@@ -21,7 +21,7 @@ from trainer.distributed import Team, share_norms
 from trainer.evaluation.metrics import regression_metrics
 from trainer.evaluation.prediction import Flow, View, predict
 from trainer.losses import LossTerms, LossWeights, distillation, double_flow, naming, probing
-from trainer.model import SentimentModel
+from trainer.model import SentimentModel, shares_norms
 from trainer.recipe import Loss, Optimiser, Recipe
 from trainer.tracking import rows
 
@@ -94,39 +94,56 @@ def loss_weights(loss: Loss) -> LossWeights:
     return LossWeights(**loss.model_dump(exclude={"student", "emotion", "encoder"}))
 
 
-def batch_loss(model: SentimentModel, batch: Batch, loss: Loss, team: Team) -> LossTerms:
-    """Both flows and the loss of one batch, of which this process runs its share."""
-    rows = len(batch.valence)
-    own = batch.rows(*team.share(rows).indices(rows)[:2])
+def batch_loss(model: SentimentModel, own: Batch, loss: Loss, team: Team) -> LossTerms:
+    """Both flows and the loss of one batch, of which this process has its part.
+
+    Args:
+        model: that is trained.
+        own: this process's part of the batch; alone it is all of it.
+        loss: weights of the terms.
+        team: the processes, which exchange outputs, labels and what each row has, not frames.
+    """
+    rows = own.total
+    valence = team.gather_tensor(own.valence, rows)
+    emotions = team.gather_tensor(own.emotions, rows)
+
+    def everywhere(flags: Tensor) -> Tensor:
+        return team.gather_tensor(flags.float(), rows) > 0
+
+    has_complete, has_missing = everywhere(own.has_complete), everywhere(own.has_missing)
+    # Moments of batch normalisation, and the student's frames, count the padding, too.
+    if team.size > 1 and (shares_norms(model) or model.text_simulation is not None):
+        own = own.lengthened(team.most(own.audio.shape[1]))
     frames = model.encode(own)
     own_complete, own_missing = model.flows(frames, own.has_complete, own.has_missing)
     complete, missing = team.gather(own_complete, rows), team.gather(own_missing, rows)
-    has_missing = batch.has_missing
     terms = double_flow(
         complete,
         missing,
-        batch.valence,
-        batch.has_complete,
+        valence,
+        has_complete,
         has_missing,
         loss_weights(loss),
         model.network.spec.quantiles,
     )
     if model.text_simulation is not None and loss.student > 0:
-        paired = batch.audio_mask.any(1) & batch.text_mask.any(1)
+        paired = everywhere(own.audio_mask.any(1) & own.text_mask.any(1))
         simulated = team.gather_tensor(frames.simulated_text, rows)
-        student = distillation(simulated, batch.text, batch.text_mask, paired)
+        text = team.gather_tensor(own.text, rows)
+        mask = team.gather_tensor(own.text_mask[..., None].float(), rows)[..., 0] > 0
+        student = distillation(simulated, text, mask, paired)
         terms = terms.plus("student", loss.student, student)
     if model.emotions is not None:
-        named = has_missing & (batch.emotions.sum(1) > 0)
+        named = has_missing & (emotions.sum(1) > 0)
         scores = team.gather_tensor(model.emotions(own_missing.fused), rows)
-        emotion = naming(scores, batch.emotions, named)
+        emotion = naming(scores, emotions, named)
         terms = terms.plus("emotion", loss.emotion, emotion)
     for name, probe in model.probes.items():
-        mask = getattr(batch, f"{name}_mask")
+        having = everywhere(getattr(own, f"{name}_mask").any(1))
         answers = team.gather_tensor(
             probe(getattr(frames, name), getattr(frames, f"{name}_mask")), rows
         )
-        guess = probing(answers, batch.valence, batch.emotions, mask.any(1))
+        guess = probing(answers, valence, emotions, having)
         terms = terms.plus(f"{name}_encoder", loss.encoder, guess)
     return terms
 
@@ -195,7 +212,7 @@ class _Loop:
         hooks: Hooks,
         data: str,
     ) -> None:
-        self.model, self.train, self.valid = model, train, valid
+        self.model, self.train, self.valid = model, replace(train, team=team), valid
         self.recipe, self.folder, self.seed = recipe, folder, seed
         self.team, self.hooks, self.data = team, hooks, data
         self.path = folder / CHECKPOINT
@@ -213,7 +230,7 @@ class _Loop:
         self.history, self.best = History(), _copy(model)
         self.within: Within | None = None
         on_gpu = self.device.type == "cuda"
-        self.loader = train.loader(recipe.training.workers, pinned=on_gpu)
+        self.loader = self.train.loader(recipe.training.workers, pinned=on_gpu)
         self.saved_at = time.monotonic()
         if self.path.is_file():
             saved = Checkpoint.load(self.path, identity(recipe), seed, data)
@@ -291,7 +308,7 @@ class _Loop:
             raise FitError(f"epoch {epoch}: the loss is {terms.total.item()}: {faults}")
         self.optimiser.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]
-        self.team.sum_gradients(model, len(batch.valence))
+        self.team.sum_gradients(model, batch.total)
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:

@@ -40,6 +40,8 @@ def test_two_processes_agree_with_one(rows: int) -> None:
     assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
     assert together["gradient"] == pytest.approx(alone["gradient"], rel=1e-4)
     assert alone["gradient"] > 0
+    assert alone["collated"] == [rows]
+    assert together["collated"] == ([3, 4] if rows == 7 else [1, 1])  # its own part each
 
 
 @pytest.mark.parametrize("split", [4, 9])  # 9: the second process has no row at all

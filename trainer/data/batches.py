@@ -8,17 +8,19 @@ sees what an uninterrupted one would have seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.corpus.clip import EMOTIONS
 from trainer.data.loading import Loader
 from trainer.data.samples import FrameShapes, Sample, Samples, augment
+from trainer.distributed import Team
 from trainer.recipe import Augmentation
 
 Task = tuple[int, int, NDArray[np.int64]]
@@ -43,6 +45,8 @@ class Batch:
     """[B]"""
     emotions: Tensor
     """[B, E] shares, zeros where unknown."""
+    total: int
+    """Rows of the whole batch, of which these may be one process's part."""
 
     @property
     def has_complete(self) -> Tensor:
@@ -56,20 +60,39 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return Batch(**moved)
+        return self._mapped(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from which a GPU copies while it computes."""
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return self._mapped(torch.Tensor.pin_memory)
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Some rows: one process's share of a batch."""
-        return Batch(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+        """Some rows."""
+        return self._mapped(lambda values: values[start:stop])
+
+    def lengthened(self, audio: int) -> Batch:
+        """With so many audio frames [B, audio, ...], the new ones masked."""
+        missing = audio - self.audio.shape[1]
+        pad = (0, 0) * (self.audio.ndim - 2) + (0, missing)
+        longer = nn.functional.pad(self.audio, pad)
+        return replace(
+            self, audio=longer, audio_mask=nn.functional.pad(self.audio_mask, (0, missing))
+        )
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {n: change(v) for n, v in known.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
-def collate(samples: Sequence[Sample], shapes: FrameShapes) -> Batch:
-    """Pad samples into a batch of float32 tensors and boolean masks."""
+def collate(samples: Sequence[Sample], shapes: FrameShapes, total: int | None = None) -> Batch:
+    """Pad samples into a batch of float32 tensors and boolean masks.
+
+    Args:
+        samples: of the batch, or of one process's part of it.
+        shapes: of their frames.
+        total: samples of the whole batch; None: these are all.
+    """
     tensors: dict[str, Tensor] = {}
     for name in ("audio", "text", "simulated_text", "video"):
         shape: tuple[int, ...] = shapes.text if name == "simulated_text" else getattr(shapes, name)
@@ -87,7 +110,8 @@ def collate(samples: Sequence[Sample], shapes: FrameShapes) -> Batch:
     valence = torch.tensor([sample.valence for sample in samples], dtype=torch.float32)
     unknown = (0.0,) * len(EMOTIONS)
     emotions = torch.tensor([sample.emotions or unknown for sample in samples])
-    return Batch(**tensors, valence=valence, emotions=emotions)
+    whole = len(samples) if total is None else total
+    return Batch(**tensors, valence=valence, emotions=emotions, total=whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +128,8 @@ class Batches:
     augmentation: Augmentation | None = None
     window_s: float = 4.0
     bucketed: bool = True
+    team: Team = field(default_factory=Team)
+    """A batch is collated, and its frames are read, only as far as this process trains on it."""
 
     def __len__(self) -> int:
         """Batches of an epoch; with weights, of the average one."""
@@ -157,11 +183,12 @@ class Batches:
 
     def _made(self, task: Task) -> Batch:
         epoch, number, indices = task
+        own = self.team.share(len(indices))
         chosen = [
-            self.sample(int(index), epoch, number * self.size + place)
-            for place, index in enumerate(indices)
+            self.sample(int(indices[place]), epoch, number * self.size + place)
+            for place in range(own.start, own.stop)
         ]
-        return collate(chosen, self.shapes)
+        return collate(chosen, self.shapes, len(indices))
 
     def sample(self, index: int, epoch: int, place: int = 0) -> Sample:
         """One sample as an epoch sees it, at its ``place`` in the epoch."""
