@@ -19,9 +19,10 @@ import sys
 import wave
 from pathlib import Path
 
-from trainer.adapter import AdapterOptions, normalised, run
+from trainer.adapter import AdapterOptions, run
 from trainer.corpus import Clip
 from trainer.corpus import open as open_corpus
+from trainer.word_errors import normalised
 
 VOICES = {"train": "rms", "valid": "awb", "test": "awb"}
 

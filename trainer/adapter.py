@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.pretrained import PretrainedError
@@ -33,15 +32,15 @@ from models.text_simulation.llm import (
 )
 from trainer.alignment import Alignment
 from trainer.command import USERS_FAULTS, told
-from trainer.corpus import Clip, Corpus, CorpusError, Media, hold_back
+from trainer.corpus import hold_back
 from trainer.corpus import open as open_corpus
-from trainer.features.keys import ContentKeys
-from trainer.features.media import MediaReader
-from trainer.features.store import FeatureError, FrameStore
+from trainer.features.store import FrameStore
 from trainer.fit import set_threads
 from trainer.model import supports_bfloat16
 from trainer.progress import Progress, TerminalProgress
 from trainer.stop import Stop
+from trainer.utterances import Utterance, transcribed
+from trainer.word_errors import error_rate
 
 WEIGHTS, STATE, CURVE = "adapter.safetensors", "state.pt", "curve.csv"
 IGNORED = -100
@@ -91,16 +90,6 @@ class Point:
     """Words that the adapter's outputs spell by themselves, where they were aligned."""
 
 
-@dataclass(frozen=True, eq=False)
-class Utterance:
-    """One transcribed clip: states [T, D] of the frozen speech encoder, and its tokens."""
-
-    text: str
-    tokens: tuple[int, ...]
-    frames: Callable[[], NDArray[np.float32]]
-    seconds: float
-
-
 def run(options: AdapterOptions, models: LlmModels | None = None) -> int:
     """Train, or go on; the exit status.
 
@@ -141,10 +130,12 @@ def train(
     options.out.mkdir(parents=True, exist_ok=True)
     set_threads(options.threads)
     models = models or load_models(settings)
-    data = {
-        split: _utterances(corpus, split, options, models, progress) for split in ("train", "valid")
-    }
-    course = _Course(options, settings, models, data["train"], data["valid"])
+    identity = f"adapter/{options.speech}/last/2"
+    store = FrameStore(options.out / "frames", identity, (models.speech.spec.dim,))
+    read = partial(transcribed, corpus, models, progress, store, options.longest_s)
+    course = _Course(
+        options, settings, models, read("train"), read("valid", most=options.evaluate_clips)
+    )
     with stop.within_training():
         _align(course, stop, progress)
         _teach(course, stop, progress)
@@ -273,7 +264,7 @@ class _Course:
         with torch.inference_mode():
             if read:
                 loss = float(np.mean([float(self._loss([one])) for one in held]))
-                said = _error_rate([(self._recognise(one), one.text) for one in held])
+                said = error_rate([(self._recognise(one), one.text) for one in held])
             spelled = self._spelled_error_rate()
         mean = float(np.mean(self.losses)) if self.losses else float("nan")
         self.losses.clear()
@@ -292,7 +283,7 @@ class _Course:
             frames = torch.from_numpy(one.frames()).to(self.device)
             tokens = self.alignment.spelled(self.adapter(frames[None])[0])
             pairs.append((self.tokenizer.decode(tokens), one.text))
-        return _error_rate(pairs)
+        return error_rate(pairs)
 
     def save(self) -> None:
         """The weights, the curve, and what continuing needs; atomically."""
@@ -414,88 +405,3 @@ class _Course:
         )
         text: str = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
         return text
-
-
-def _error_rate(pairs: Sequence[tuple[str, str]]) -> float:
-    """Edits per word of what was found and what was said."""
-    words = sum(len(normalised(expected)) for _, expected in pairs)
-    return sum(word_edits(found, expected) for found, expected in pairs) / max(1, words)
-
-
-def normalised(text: str) -> list[str]:
-    """Words in small letters, without punctuation."""
-    return re.sub(r"[^a-z0-9' ]+", " ", text.lower()).split()
-
-
-def word_edits(found: str, expected: str) -> int:
-    """Words to insert, delete or replace (Levenshtein)."""
-    words, target = normalised(found), normalised(expected)
-    row = list(range(len(target) + 1))
-    for i, word in enumerate(words, start=1):
-        before, row[0] = row[0], i
-        for j, wanted in enumerate(target, start=1):
-            kept = before + (word != wanted)
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, kept)
-    return row[-1]
-
-
-def _utterances(
-    corpus: Corpus, split: Any, options: AdapterOptions, models: LlmModels, progress: Progress
-) -> list[Utterance]:
-    clips = [
-        clip
-        for clip in corpus.split(split)
-        if isinstance(clip.audio, Media)
-        and clip.transcript
-        and (clip.duration_s or 0.0) <= options.longest_s
-    ]
-    if split == "valid":
-        clips = clips[: options.evaluate_clips]
-    if not clips:
-        raise CorpusError(
-            f"{corpus.path}: {split}: expected clips with sound and a transcript, of at most "
-            f"{options.longest_s:g} s, got none"
-        )
-    dim = models.speech.spec.dim
-    identity = f"adapter/{options.speech}/last/2"
-    store = FrameStore(options.out / "frames", identity, (dim,))
-    reader, keys, found, lost = MediaReader(), ContentKeys(), [], 0
-    with progress.task(f"speech of {split}", len(clips)) as advance:
-        for clip in clips:
-            one = _utterance(clip, store, keys, reader, models)
-            advance()
-            if one is None:
-                lost += 1
-            else:
-                found.append(one)
-    if lost:
-        progress.say(f"{lost} of {len(clips)} clips of {split} cannot be read, or are too short")
-    if not found:
-        raise FeatureError(f"{corpus.path}: {split}: no clip can be read")
-    return found
-
-
-def _utterance(
-    clip: Clip, store: FrameStore, keys: ContentKeys, reader: MediaReader, models: LlmModels
-) -> Utterance | None:
-    assert isinstance(clip.audio, Media)  # as the caller chose
-    assert clip.transcript is not None
-    try:
-        key = keys.media(clip.audio)
-        samples = None if key in store else reader.samples(clip.audio)
-    except CorpusError:
-        return None
-    if samples is not None:
-        if len(samples) < 10 * models.speech.spec.stride:
-            return None
-        with torch.inference_mode():
-            frames = models.speech(torch.from_numpy(samples)[None])[0]
-        store.add(key, frames.float().cpu().numpy(), len(samples) / 16_000)
-    tokens = models.tokenizer(" " + clip.transcript.strip(), add_special_tokens=False).input_ids
-    end = models.tokenizer.eos_token_id
-    return Utterance(
-        clip.transcript,
-        (*tokens, end),
-        lambda: np.asarray(store.read(key), np.float32),
-        store.entry(key).seconds,
-    )

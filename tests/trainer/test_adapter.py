@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from models.text_simulation.llm import LlmSettings, LlmTextSimulation
 from tests.support import tiny_models
-from trainer.adapter import AdapterOptions, run, train, word_edits
+from trainer.adapter import AdapterOptions, run, train
 from trainer.progress import TerminalProgress
 from trainer.stop import Stop
+from trainer.word_errors import word_edits
 
 # What transformers does inside is not ours to mend.
 pytestmark = [
