@@ -9,6 +9,7 @@ one through it, and afterwards it reads something like a text. Ours; SLAM-ASR st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,8 +68,7 @@ class Alignment:
     def spelled(self, outputs: Tensor) -> list[int]:
         """Tokens that outputs [G, D] lie nearest to, one after another: read without the model."""
         nearest = self._distances(outputs).argmin(-1).tolist()
-        changes = [now for now, before in zip(nearest, [BLANK, *nearest], strict=False)
-                   if now not in (before, BLANK)]  # fmt: skip
+        changes = [now for before, now in pairwise([BLANK, *nearest]) if now not in (before, BLANK)]
         return [self._used[place - 1] for place in changes]
 
     def _distances(self, outputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is wrong with a corpus is told before torch is loaded: one line, within a second or two."""
+"""A fault of a corpus is one line on the screen before torch is loaded."""
 
 import subprocess
 import sys
