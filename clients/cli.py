@@ -28,9 +28,7 @@ Endpoint = Annotated[str, typer.Option("--scores", help="The engine's scores end
 Streams = Annotated[
     list[str] | None, typer.Option("--stream", help="Only this stream; repeatable.")
 ]
-Keys = Annotated[
-    Path | None, typer.Option("--keys", help="This client's CURVE keys, where the engine asks.")
-]
+Keys = Annotated[Path | None, typer.Option("--keys", help="Directory of this client's CURVE keys.")]
 ControlEndpoint = Annotated[str, typer.Option("--control", help="The engine's control endpoint.")]
 Recorded = Annotated[Path, typer.Argument(help="A recording: .jsonl, .csv or .parquet.")]
 
@@ -100,7 +98,7 @@ def pause(control: ControlEndpoint = CONTROL, keys: Keys = None) -> None:
 
 @app.command()
 def resume(control: ControlEndpoint = CONTROL, keys: Keys = None) -> None:
-    """Go on after a pause, with fresh windows."""
+    """Continue after a pause, with fresh windows."""
     with _errors(), Control(control, keys) as engine:
         engine.resume()
         print("resumed")
@@ -114,10 +112,10 @@ def record(
     keys: Keys = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after this long.")] = None,
     rotate_mb: Annotated[
-        float | None, typer.Option(min=0.001, help="Go on in another file at this size.")
+        float | None, typer.Option(min=0.001, help="Start another file at this size.")
     ] = None,
     rotate_minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Go on in another file after this long.")
+        float | None, typer.Option(min=0.01, help="Start another file after this time.")
     ] = None,
     words: Annotated[
         bool,
@@ -163,7 +161,7 @@ def plot(
 @app.command()
 def replay(
     file: Recorded,
-    speed: Annotated[float, typer.Option(min=0, help="1 as it was, 0 without a pause.")] = 1.0,
+    speed: Annotated[float, typer.Option(min=0, help="1: as recorded; 0: without pauses.")] = 1.0,
     bind: Annotated[str, typer.Option(help="Endpoint to publish on.")] = SCORES,
     wait: Annotated[bool, typer.Option(help="Wait for a subscriber before beginning.")] = True,
 ) -> None:
@@ -195,9 +193,11 @@ def prometheus(
     keys: Keys = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 9571,
-    stale_s: Annotated[float, typer.Option(min=0.1, help="Silence that is unhealthy.")] = 5.0,
+    stale_s: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of silence that are unhealthy.")
+    ] = 5.0,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another name it is reached by; repeatable.")
+        list[str] | None, typer.Option(help="Another host name to accept; repeatable.")
     ] = None,
 ) -> None:
     """Serve /metrics for Prometheus and /healthz."""
@@ -211,9 +211,9 @@ def prometheus(
 @app.command()
 def dashboard(
     scores: Endpoint = SCORES,
-    host: Annotated[str, typer.Option(help="Address to listen on; others need a token.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but loopback needs a token.")
+    ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8765,
     keys: Keys = None,
     ingest: Annotated[
@@ -223,11 +223,11 @@ def dashboard(
         bool | None,
         typer.Option(
             "--capture/--no-capture",
-            help="Whether browsers may capture; only on loopback unless said.",
+            help="Whether browsers may capture; by default on loopback only.",
         ),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another name it is reached by; repeatable.")
+        list[str] | None, typer.Option(help="Another host name to accept; repeatable.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="The engine's settings in TOML.")] = None,
     control: ControlEndpoint = CONTROL,
@@ -235,7 +235,7 @@ def dashboard(
         bool | None,
         typer.Option(
             "--commands/--no-commands",
-            help="Whether browsers may mark, pause and resume; only on loopback unless said.",
+            help="Whether browsers may mark, pause and resume; by default on loopback only.",
         ),
     ] = None,
 ) -> None:

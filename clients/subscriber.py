@@ -55,7 +55,7 @@ class Subscriber(Closing):
         Args:
             endpoint: the engine's scores endpoint.
             streams: names of the streams wanted; none for all of them.
-            keys_dir: this client's CURVE keys, where the engine asks for them.
+            keys_dir: directory of this client's CURVE keys, if the engine requires them.
             stale_s: silence after which ``events`` tells of it.
 
         Raises:

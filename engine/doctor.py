@@ -27,10 +27,13 @@ EXTRAS = {
     "lsl": "pylsl",
     "parquet": "pyarrow",
     "dashboard": "starlette",
+    "plot": "matplotlib",
+    "metrics": "prometheus-client",
+    "cluster": "ray",
 }
 """Each optional extra, and the package that shows whether it is installed."""
 INDEXES = {"tensorrt": " --extra-index-url https://pypi.nvidia.com (data-centre cards)"}
-"""Extras whose packages lie in their vendor's own index."""
+"""Extras whose packages are in their vendor's own index."""
 
 
 @dataclass(frozen=True, slots=True)

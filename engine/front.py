@@ -58,7 +58,8 @@ HELP: dict[str, tuple[str, tuple[str, ...]]] = {
         LIVE,
         (
             "undertone cluster --workers 4 --stream alice=a.mp4 --stream bob=b.mp4",
-            "undertone cluster status",
+            "undertone cluster drain local-2",
+            "undertone cluster hub --address 10.0.0.1 --directory tcp://10.0.0.1:5575",
         ),
     ),
     "mark": (LIVE, ('undertone mark "question 3"', 'undertone mark "laughs" --stream alice')),
@@ -104,10 +105,12 @@ app = typer.Typer(
 Browser = Annotated[
     bool, typer.Option("--browser/--no-browser", help="Open the dashboard in the browser.")
 ]
-Host = Annotated[str, typer.Option(help="Address of the dashboard; others need its token.")]
+Host = Annotated[
+    str, typer.Option(help="Address of the dashboard; any but loopback needs a token.")
+]
 Port = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, help="Port of the dashboard; 8765, or a free one if it is not."),
+    typer.Option(min=0, max=65535, help="Port of the dashboard; 8765 or, if taken, a free one."),
 ]
 
 
@@ -136,12 +139,16 @@ def top(
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End with the sample.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop at the end of the sample.")] = False,
     browser: Browser = True,
     host: Host = "127.0.0.1",
     port: Port = None,
-    bundle: Annotated[str | None, typer.Option(help="Bundle: a name or a directory.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle: a name or a directory (default).")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning (default) or error.")
+    ] = None,
 ) -> None:
     """Play the packaged sample: scores in this terminal, the dashboard in the browser."""
     missing = _missing()

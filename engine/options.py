@@ -23,18 +23,26 @@ NO_DEVICE = (
 )
 ADDRESSES = ("rtsp://", "rtsps://", "http://", "https://")
 
-BundleName = Annotated[str | None, typer.Option(help="Bundle: a name or a directory.")]
-BackendOption = Annotated[str | None, typer.Option(help="auto, onnx, tensorrt or pytorch.")]
-Config = Annotated[Path | None, typer.Option(help="Settings in TOML.")]
+BundleName = Annotated[str | None, typer.Option(help="Bundle: a name or a directory (default).")]
+BackendOption = Annotated[
+    str | None, typer.Option(help="auto (default), onnx, tensorrt or pytorch.")
+]
+Config = Annotated[Path | None, typer.Option(help="Settings file in TOML.")]
 KeysDir = Annotated[Path | None, typer.Option(help="Directory of the CURVE keys.")]
-LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
-HopMs = Annotated[int | None, typer.Option(help="Time between two scores.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of the backend; 0: its choice.")]
-SecurityMode = Annotated[str | None, typer.Option(help="off, or curve.")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning (default) or error.")]
+HopMs = Annotated[int | None, typer.Option(help="Milliseconds between two scores (500).")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the backend; 0: it decides.")]
+SecurityMode = Annotated[str | None, typer.Option(help="off (default) or curve.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Ingest = Annotated[str | None, typer.Option(help="Where captures are sent to the worker.")]
-Scores = Annotated[str | None, typer.Option(help="Where scores and status are published.")]
-Control = Annotated[str | None, typer.Option(help="Where control requests are answered.")]
+Ingest = Annotated[
+    str | None, typer.Option(help="Endpoint that takes media (tcp://127.0.0.1:5570).")
+]
+Scores = Annotated[
+    str | None, typer.Option(help="Endpoint that publishes scores (tcp://127.0.0.1:5571).")
+]
+Control = Annotated[
+    str | None, typer.Option(help="Endpoint that answers requests (tcp://127.0.0.1:5572).")
+]
 
 
 class UsageError(UserError):
@@ -74,18 +82,23 @@ class Inputs:
     """What is captured."""
 
     microphone: Annotated[
-        str | None, typer.Option(help="Microphone by name or index, or none.")
+        str | None,
+        typer.Option(
+            help="Microphone by name or index, or none (no source given: the default devices)."
+        ),
     ] = None
-    camera: Annotated[str | None, typer.Option(help="Camera by index, path or URL, or none.")] = (
-        None
-    )
-    source: Annotated[str | None, typer.Option(help="Clip to play as if live, or sample.")] = None
+    camera: Annotated[
+        str | None, typer.Option(help="Camera by name, index, path or URL, or none.")
+    ] = None
+    source: Annotated[
+        str | None, typer.Option(help="Clip to play as if live; sample: the packaged one.")
+    ] = None
     stream: Annotated[
         list[str] | None, typer.Option(help="NAME=SOURCE: clip or camera URL; repeatable.")
     ] = None
     faces: Annotated[
         str | None,
-        typer.Option(help="Whose face is scored: largest, or all, each as NAME/1, NAME/2."),
+        typer.Option(help="largest (default): one person; all: each as NAME/1, NAME/2."),
     ] = None
     once: Annotated[bool, typer.Option("--once", help="Play clips once and end with them.")] = False
 

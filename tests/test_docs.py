@@ -28,7 +28,9 @@ BLOCKS = [
     for page in PAGES
     for found in BLOCK.finditer(page.read_text())
 ]
-SCORES = "tcp://127.0.0.1:5571"
+SCORES, CONTROL = "tcp://127.0.0.1:5571", "tcp://127.0.0.1:5572"
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.M)
 
 
 class EnoughError(Exception):
@@ -65,8 +67,8 @@ class MadeUpEngine:
 
 
 @contextmanager
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MadeUpEngine, str]]:
-    """The engine, and its endpoint of scores; it is the default one of the clients."""
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MadeUpEngine, str, str]]:
+    """The engine, its endpoints of scores and control; they are the defaults of the clients."""
     with (
         ScorePublisher("tcp://127.0.0.1:*") as publisher,
         ControlServer("tcp://127.0.0.1:*") as server,
@@ -76,7 +78,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MadeUpEngine, str]
             monkeypatch.setattr(client.__init__, "__defaults__", (endpoint, *others))  # type: ignore[misc]
         running = MadeUpEngine(publisher, server)
         try:
-            yield running, publisher.endpoint
+            yield running, publisher.endpoint, server.endpoint
         finally:
             running.close()
 
@@ -94,9 +96,10 @@ def test_the_code_of_a_page_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> 
         raise EnoughError
 
     space: dict[str, Any] = {"print": show}
-    with engine(monkeypatch) as (running, endpoint):
+    with engine(monkeypatch) as (running, scores, control):
+        code = code.replace(SCORES, scores).replace(CONTROL, control)
         try:
-            exec(compile(code.replace(SCORES, endpoint), "page", "exec"), space)
+            exec(compile(code, "page", "exec"), space)
         except EnoughError:
             assert shown[:2] == ["main", 0.5]
         else:
@@ -106,3 +109,20 @@ def test_the_code_of_a_page_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> 
                 if isinstance(value, zmq.Socket):
                     value.close(0)
                     value.context.term()
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name after ``#``: the headings as GitHub writes them."""
+    headings = HEADING.findall(page.read_text())
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link

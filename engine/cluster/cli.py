@@ -1,4 +1,4 @@
-"""``python -m engine cluster``: a whole cluster on this machine, and what operators ask of one."""
+"""``undertone cluster``: a whole cluster on this machine, and the commands that operate one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Directory = Annotated[str | None, typer.Option(help="Endpoint of the directory.")]
-Workers = Annotated[int, typer.Option(min=1, help="Inference workers, of all hosts together.")]
+Directory = Annotated[
+    str | None, typer.Option(help="Endpoint of the directory (tcp://127.0.0.1:5575).")
+]
+AllWorkers = Annotated[int, typer.Option(min=1, help="Inference workers of all hosts together.")]
+OwnWorkers = Annotated[int, typer.Option(min=1, help="Inference workers on this machine.")]
 Control = Annotated[
-    str | None, typer.Option(help="Where requests about all workers' streams are answered.")
+    str | None, typer.Option(help="Endpoint that answers requests about all streams.")
 ]
 
 
@@ -41,11 +44,11 @@ class Place:
     """Where a cluster's parts are, and what one worker holds."""
 
     address: Annotated[
-        str | None, typer.Option(help="This machine's address for the captures.")
+        str | None, typer.Option(help="Address at which captures reach this machine.")
     ] = None
     directory: Directory = None
     scores: Annotated[
-        str | None, typer.Option(help="Endpoints of the relays, with commas between them.")
+        str | None, typer.Option(help="Endpoints of the relays, separated by commas.")
     ] = None
 
     def flags(self, **cluster: Any) -> dict[str, Any]:
@@ -81,15 +84,15 @@ def cluster(
     model: Model,
     inputs: Inputs,
     common: Common,
-    workers: Workers = 2,
+    workers: AllWorkers = 2,
     hosts: Annotated[
-        int, typer.Option(min=1, help="Hosts that share the workers, as machines would.")
+        int, typer.Option(min=1, help="Hosts (simulated machines) that share the workers.")
     ] = 1,
     capacity: Capacity = None,
     control: Control = None,
     ray: Annotated[
         str | None,
-        typer.Option(help="Run the parts on the Ray cluster at this address; local: a new one."),
+        typer.Option(help="Ray cluster to run on: an address, or local for a new one."),
     ] = None,
 ) -> None:
     """Run directory, relays, control endpoint, workers and the sources that ``run`` takes."""
@@ -132,7 +135,7 @@ def host(
     place: Place,
     model: Model,
     common: Common,
-    workers: Workers = 2,
+    workers: OwnWorkers = 2,
     name: Annotated[
         str | None, typer.Option(help="This machine's name within the cluster.")
     ] = None,
@@ -152,7 +155,7 @@ def host(
 def stop(
     ray: Annotated[str, typer.Option("--ray", help="Address of the Ray cluster.")],
 ) -> None:
-    """End the parts that ``cluster --ray`` has left running on a Ray cluster."""
+    """End the parts that cluster --ray left running on a Ray cluster."""
     from engine.cluster.ray_pool import stop as stop_parts
 
     print("ended: " + (", ".join(stop_parts(ray)) or "nothing"))

@@ -114,7 +114,8 @@ class ControlClient(Closing):
         raw.send(msgpack.packb({"command": command, **arguments}))
         if not raw.poll(self._timeout_ms):
             self.close()
-            raise WireError(f"no reply from {self._endpoint} within {self._timeout_ms} ms")
+            waited = f"within {self._timeout_ms} ms: is an engine running?"
+            raise WireError(f"no reply from {self._endpoint} {waited}")
         reply = dict(_unpack(raw.recv()))
         if reply.pop("ok", False) is not True:
             raise WireError(f"{command}: {reply.get('error', 'refused')}")

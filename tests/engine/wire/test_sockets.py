@@ -176,7 +176,7 @@ def test_a_lost_reply_does_not_stick() -> None:
     with ControlServer("tcp://127.0.0.1:*") as server:
         client = ControlClient(server.endpoint, timeout_ms=200)
         for _ in range(2):
-            with pytest.raises(WireError, match="no reply from"):
+            with pytest.raises(WireError, match=r"no reply from .* is an engine running"):
                 client.request("ping")
         client.close()
 
