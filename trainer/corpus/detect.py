@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.corpus import csd, manifest, mertools, mmsa, mmsa_fet, mosei_raw, mosi_csv
+from trainer.corpus import csd, manifest, mertools, mmsa, mmsa_fet, mosei_raw, mosi_csv, vader
 from trainer.corpus.clip import Corpus, CorpusError
 from trainer.corpus.tables import header
 
@@ -14,8 +14,8 @@ Reader = Callable[[Path], Corpus]
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC = b"PK\x03\x04"
 EXPECTED = (
-    "a folder with manifest.csv, label.csv, label.npz, .csd files or CMU-MOSEI's own layout; a "
-    ".csv, .npz, .csd or .pkl file of one of these"
+    "a folder with manifest.csv, label.csv, label.npz, .csd files, *_GroundTruth.txt or "
+    "CMU-MOSEI's own layout; a .csv, .npz, .csd, .pkl or .txt file of one of these"
 )
 
 
@@ -44,6 +44,8 @@ def find_reader(path: Path) -> Reader:
         return mmsa.read
     if path.suffix == ".csv":
         return _of_table(path)
+    if path.name.endswith(vader.ENDING):
+        return vader.read
     raise CorpusError(f"{path}: not a corpus; expected {EXPECTED}")
 
 
@@ -59,6 +61,8 @@ def _of_folder(path: Path) -> Reader:
         found["label.npz"] = mertools.read
     if any(path.glob("*.csd")):
         found["*.csd"] = csd.read
+    if vader.files(path):
+        found[f"*{vader.ENDING}"] = vader.read
     files = mosi_csv.parts(path)
     if files:
         found[next(iter(files.values())).name] = mosi_csv.read
