@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.wire.clock import OffsetEstimator
-from engine.wire.messages import Clock, Score
+from engine.wire.messages import Clock
 from engine.wire.rows import BY_NAME, Row
 
 NS_PER_S = 1_000_000_000
@@ -147,10 +147,6 @@ def _losses(rows: Sequence[Row], t_s: NDArray[np.float64]) -> Iterable[Loss]:
             yield Loss(float(t_s[index]), missing, "lost")
         if after.dropped > before.dropped:
             yield Loss(float(t_s[index]), after.dropped - before.dropped, "dropped")
-
-
-def _model_text(score: Score) -> str:
-    return f"{score.model.name} {score.model.version} on {score.model.backend}"
 
 
 def summary(session: Session) -> Summary:

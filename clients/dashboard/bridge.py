@@ -75,11 +75,6 @@ class Bridge:
         self.faults = 0
         """Exceptions of ours so far: each was logged and survived."""
 
-    @property
-    def viewers(self) -> int:
-        """Browsers that are looking."""
-        return len(self._mailboxes)
-
     def count_fault(self) -> None:
         """Count an exception of ours."""
         self.faults += 1

@@ -71,7 +71,6 @@ class Directory:
         self._told: dict[bytes, tuple[str, ...]] = {}
         self._captures: dict[str, dict[str, tuple[bytes, str]]] = {}
         self._waiting: dict[tuple[str, int], tuple[Placed, float]] = {}
-        self._retired: dict[str, float] = {}
         self.counters: Counter[str] = Counter()
 
     def take(self, letter: Letter, now_s: float) -> Answers:
@@ -120,7 +119,7 @@ class Directory:
                 refused = Refused(placed.stream, "its worker does not answer", 100)
                 answers += [(to, refused) for to in self._feeders(placed.stream)]
         for worker in orders.idle:
-            answers += self._retire(worker, now_s)
+            answers += self._retire(worker)
         for name in [n for n, (_, at_s) in self._relays.items() if now_s - at_s > FORGET_S]:
             del self._relays[name]
         for name in [n for n, (_, _, at_s) in self._hosts.items() if now_s - at_s > FORGET_S]:
@@ -185,11 +184,11 @@ class Directory:
     def _worker(self, name: str) -> list[bytes]:
         return [self._workers[name]] if name in self._workers else []
 
-    def _retire(self, worker: str, now_s: float) -> Answers:
+    def _retire(self, worker: str) -> Answers:
+        """Let its host end a worker; one that still beats comes back and is retired again."""
         host = self._placement.members[worker].beat.host
-        if now_s - self._retired.get(worker, -1.0) < 1.0 or host not in self._hosts:
+        if host not in self._hosts:
             return []
-        self._retired[worker] = now_s
         self._placement.forget(worker)
         return [(self._hosts[host][0], Retire(worker))]
 

@@ -25,12 +25,16 @@ def hub_specs(settings: EngineSettings) -> list[WorkerSpec]:
 def local_specs(settings: EngineSettings, workers: int, hosts: int) -> list[WorkerSpec]:
     """The directory, the relays and the hosts with their workers; ``settings.cluster`` is set."""
     specs = hub_specs(settings)
-    for number in range(hosts):
-        name = settings.cluster.host if hosts == 1 else f"{settings.cluster.host}{number + 1}"
+    for number, share in enumerate(shares(workers, hosts), 1):
+        name = settings.cluster.host if hosts == 1 else f"{settings.cluster.host}{number}"
         own = settings.cluster.model_copy(update={"host": name})
-        share = workers // hosts + (number < workers % hosts)
         specs.append(host_spec(settings.model_copy(update={"cluster": own}), share))
     return specs
+
+
+def shares(workers: int, hosts: int) -> list[int]:
+    """Workers of each host, as even as can be."""
+    return [workers // hosts + (number < workers % hosts) for number in range(hosts)]
 
 
 def host_spec(settings: EngineSettings, workers: int) -> WorkerSpec:

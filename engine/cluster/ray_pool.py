@@ -13,7 +13,7 @@ import socket
 import threading
 from typing import Any
 
-from engine.cluster.parts import host_spec, hub_specs
+from engine.cluster.parts import host_spec, hub_specs, shares
 from engine.processes import WorkerSpec
 from engine.settings import EngineSettings
 from engine.supervisor import POLL_S, Supervisor, SupervisorError
@@ -147,8 +147,7 @@ def start(address: str, settings: EngineSettings, workers: int, hosts: int) -> N
         ray.get_runtime_context().get_node_id(), soft=False
     )
     keepers = [_keeper(ray, spec.name, spec, 0.0, here) for spec in hub_specs(settings)]
-    for number in range(1, hosts + 1):
-        share = workers // hosts + (number <= workers % hosts)
+    for number, share in enumerate(shares(workers, hosts), 1):
         spec, name = host_spec(settings, share), f"host-{number}"
         # A name of its own, so that the streams of one host go to another machine's first.
         keepers.append(_keeper(ray, name, spec, float(share), "SPREAD", host=f"ray{number}"))

@@ -18,7 +18,7 @@ from engine.wire.codec import MAX_HEADER, MAX_TOPIC
 from engine.wire.gate import POOL
 from engine.wire.link import DirectoryLink
 from engine.wire.membership import RelayBeat
-from engine.wire.peers import MESSAGES, descriptor_of
+from engine.wire.peers import MESSAGES
 from engine.wire.scores import SCORE_TOPIC, STATUS_TOPIC, ScorePublisher
 from engine.wire.security import ServerSecurity
 from engine.wire.sockets import UNLIMITED, BoundSocket
@@ -46,13 +46,9 @@ class ScoreIntake(BoundSocket):
         """The messages that have arrived: [topic, header]; never waits."""
         found: list[list[bytes]] = []
         for _ in range(BATCH):
-            try:
-                first = self._zmq.recv(zmq.NOBLOCK, copy=False)
-                frames = [first.bytes, *(self._zmq.recv_multipart() if first.more else ())]
-            except zmq.Again:
+            if (taken := self.take()) is None:
                 break
-            if self._peers is not None:
-                self._peers.took(descriptor_of(first), sum(map(len, frames)))
+            _, frames = taken
             if _is_score_or_status(frames):
                 found.append(frames)
             else:

@@ -21,7 +21,6 @@ from engine.wire.peers import MESSAGES, descriptor_of
 from engine.wire.security import ClientSecurity, ServerSecurity
 from engine.wire.sockets import (
     MAX_FRAME,
-    MAX_MALFORMED,
     MAX_REQUEST,
     UNLIMITED,
     BoundSocket,
@@ -84,7 +83,6 @@ class IngestReceiver(BoundSocket):
         super().__init__(zmq.PULL, 4 * MAX_FRAME)
         self.rejected: Counter[str] = Counter()
         self.last_fault = ""
-        self._malformed: Counter[int] = Counter()
         self._gate = gate
         self._zmq.rcvhwm = UNLIMITED
         self.listen(endpoint, MESSAGES, security)
@@ -101,30 +99,22 @@ class IngestReceiver(BoundSocket):
         """
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
-            try:
-                first = self._zmq.recv(zmq.NOBLOCK, copy=False)
-                frames = [first.bytes, *(self._zmq.recv_multipart() if first.more else ())]
-            except zmq.Again:
+            if (taken := self.take()) is None:
                 break
-            sender = descriptor_of(first)
-            if self._peers is not None:
-                self._peers.took(sender, sum(map(len, frames)))
+            first, frames = taken
             try:
                 message = decode(frames)
             except WireError as fault:
-                self._refuse(sender, str(fault))
+                self._refuse(first, str(fault))
                 continue
             stream = message.envelope.stream
             if self._gate is None or self._gate.allows(key_of(first), stream):
                 yield message
             else:
-                self._refuse(sender, "stream: this key has not been given a place for it")
+                self._refuse(first, "stream: this key has not been given a place for it")
 
-    def _refuse(self, sender: int, fault: str) -> None:
+    def _refuse(self, first: zmq.Frame, fault: str) -> None:
         self.last_fault = fault
         place = fault.partition(":")[0].partition("[")[0]
         self.rejected[".".join(place.split(".")[:2])] += 1
-        self._malformed[sender] += 1
-        if self._peers is not None and self._malformed[sender] >= MAX_MALFORMED:
-            del self._malformed[sender]
-            self._peers.drop(sender, f"sent {MAX_MALFORMED} malformed messages: {fault}")
+        self.note_malformed(descriptor_of(first), fault)

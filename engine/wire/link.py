@@ -24,7 +24,7 @@ from engine.wire.membership import (
 )
 from engine.wire.peers import LETTERS, descriptor_of
 from engine.wire.security import ClientSecurity, ServerSecurity
-from engine.wire.sockets import MAX_MALFORMED, UNLIMITED, BoundSocket, Socket
+from engine.wire.sockets import UNLIMITED, BoundSocket, Socket
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,6 @@ class DirectorySocket(BoundSocket):
     def __init__(self, endpoint: str, security: ServerSecurity | None = None) -> None:
         super().__init__(zmq.ROUTER, MAX_BYTES)
         self.rejected: Counter[str] = Counter()
-        self._malformed: Counter[int] = Counter()
         self._zmq.rcvhwm = UNLIMITED
         self._zmq.sndhwm = QUEUE
         self.listen(endpoint, LETTERS, security)
@@ -86,10 +85,7 @@ class DirectorySocket(BoundSocket):
 
     def _refuse(self, why: str, sender: int) -> None:
         self.rejected[why] += 1
-        self._malformed[sender] += 1
-        if self._peers is not None and self._malformed[sender] >= MAX_MALFORMED:
-            del self._malformed[sender]
-            self._peers.drop(sender, f"sent {MAX_MALFORMED} malformed messages")
+        self.note_malformed(sender)
 
     def send(self, receiver: bytes, message: Outbound) -> None:
         """Send to one of the connections; nothing happens where it is gone."""

@@ -6,6 +6,8 @@ Each is owned by one thread. What they carry has a module each: ``ingest`` (the 
 
 from __future__ import annotations
 
+from collections import Counter
+
 import zmq
 
 from engine.wire.clock import now_ns, this_clock
@@ -13,7 +15,7 @@ from engine.wire.closing import Closing
 from engine.wire.codec import MAX_BUFFER, MAX_HEADER
 from engine.wire.fields import WireError
 from engine.wire.messages import Message
-from engine.wire.peers import Budget, PeerWatch
+from engine.wire.peers import Budget, PeerWatch, descriptor_of
 from engine.wire.security import ServerSecurity
 
 MAX_REQUEST = 4096
@@ -98,6 +100,10 @@ class BoundSocket(Socket):
     _peers: PeerWatch | None = None
     _security: ServerSecurity | None = None
 
+    def __init__(self, kind: int, max_frame: int = MAX_FRAME) -> None:
+        super().__init__(kind, max_frame)
+        self._malformed: Counter[int] = Counter()
+
     @property
     def cut(self) -> int:
         """Connections that were cut for what they brought."""
@@ -116,6 +122,28 @@ class BoundSocket(Socket):
             security.standing.append(self._peers.drop_all)
         self.bind(endpoint)
         self._peers.start()
+
+    def take(self) -> tuple[zmq.Frame, list[bytes]] | None:
+        """The next message that has arrived: its first frame (it knows its sender), and its bytes.
+
+        None where nothing has arrived. The sender's budget gets the bytes back.
+        """
+        try:
+            first = self._zmq.recv(zmq.NOBLOCK, copy=False)
+            frames = [first.bytes, *(self._zmq.recv_multipart() if first.more else ())]
+        except zmq.Again:
+            return None
+        if self._peers is not None:
+            self._peers.took(descriptor_of(first), sum(map(len, frames)))
+        return first, frames
+
+    def note_malformed(self, sender: int, fault: str = "") -> None:
+        """Count a malformed message of a connection: after ``MAX_MALFORMED`` it is cut."""
+        self._malformed[sender] += 1
+        if self._peers is not None and self._malformed[sender] >= MAX_MALFORMED:
+            del self._malformed[sender]
+            last = f": {fault}" if fault else ""
+            self._peers.drop(sender, f"sent {MAX_MALFORMED} malformed messages{last}")
 
     def close(self) -> None:
         """Close at once; what is still queued is dropped."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.sessions import SessionError, open_session
+
 Floats = NDArray[np.float32]
 
 
@@ -34,24 +36,12 @@ class OnnxTextEncoder:
         Raises:
             TextEncoderError: a file that cannot be loaded, or a tokenizer of another model.
         """
-        import onnxruntime
         from tokenizers import Tokenizer
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Lengths differ from text to text: arenas and patterns would only keep memory.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime's errors have no common base
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise TextEncoderError(f"{graph}: cannot be loaded: {reason}") from None
+            self._session = open_session(graph, threads)
+        except SessionError as error:
+            raise TextEncoderError(str(error)) from None
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(tokenizer))
         except Exception as error:  # the library raises Exception itself

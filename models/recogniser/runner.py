@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recogniser.decoding import Floats, GreedyDecoder, RecogniserError, TokenTable
+from models.sessions import SessionError, open_session
 
 GRAPHS = ("recogniser_lower", "recogniser_upper", "recogniser_cross", "recogniser_decoder")
 
@@ -23,26 +24,13 @@ class OnnxGraphs:
         Raises:
             RecogniserError: a file that ONNX Runtime cannot load.
         """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Lengths differ from call to call: arenas and patterns would only keep memory.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
         self._sessions: dict[str, Any] = {}
         self._outputs: dict[str, list[str]] = {}
         for name, path in paths.items():
             try:
-                session = onnxruntime.InferenceSession(
-                    str(path), options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # the runtime's errors have no common base
-                reason = str(error).strip().partition("\n")[0][:200]
-                raise RecogniserError(f"{path}: cannot be loaded: {reason}") from None
+                session = open_session(path, threads)
+            except SessionError as error:
+                raise RecogniserError(str(error)) from None
             self._sessions[name] = session
             self._outputs[name] = [output.name for output in session.get_outputs()]
 

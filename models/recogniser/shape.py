@@ -31,11 +31,3 @@ class RecogniserShape(Spec):
     def head_dim(self) -> int:
         """Width of one head."""
         return self.dim // self.heads
-
-
-def frames_of(samples: int) -> int:
-    """Frames that the stem makes of a sound; 0 of one shorter than FIELD_SAMPLES."""
-    length = samples
-    for kernel, stride in STEM:
-        length = (length - kernel) // stride + 1 if length >= kernel else 0
-    return length

@@ -19,7 +19,7 @@ from models.recogniser.decoding import (
 )
 from models.recogniser.network import Recogniser
 from models.recogniser.runner import GRAPHS, OnnxGraphs, load_decoder
-from models.recogniser.shape import FIELD_SAMPLES, FRAME_SAMPLES, RecogniserShape, frames_of
+from models.recogniser.shape import FIELD_SAMPLES, FRAME_SAMPLES, STEM, RecogniserShape
 from tests.support import tiny_models
 
 pytestmark = pytest.mark.timeout(240)  # the exporter takes half a minute on a busy machine
@@ -45,6 +45,14 @@ def graphs(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sound(samples: int, seed: int = 0) -> NDArray[np.float32]:
     return (np.random.default_rng(seed).normal(size=samples) * 0.1).astype(np.float32)
+
+
+def frames_of(samples: int) -> int:
+    """Frames that the stem makes of a sound; 0 of one shorter than FIELD_SAMPLES."""
+    length = samples
+    for kernel, stride in STEM:
+        length = (length - kernel) // stride + 1 if length >= kernel else 0
+    return length
 
 
 def paths(folder: Path) -> dict[str, Path]:
