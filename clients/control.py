@@ -46,7 +46,7 @@ class Control(Closing):
         self._client.request("pause")
 
     def resume(self) -> None:
-        """Go on, with fresh windows.
+        """Continue, with fresh windows.
 
         Raises:
             WireError: no reply in time.

@@ -8,7 +8,7 @@ from engine.wire.messages import Clock, Score, Status
 
 NS_PER_S = 1_000_000_000
 OVER = ("ended", "stopping")
-"""States in which a worker takes its leave: no word of it is expected after that."""
+"""States in which a worker leaves: no status is expected after that."""
 
 
 @dataclass(frozen=True, slots=True)

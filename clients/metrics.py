@@ -31,7 +31,7 @@ MAX_COUNTERS = 64
 """Names of counters and of gauges kept, over all workers."""
 MAX_ENGINES = 1024
 FORGET_NS = 600 * NS_PER_S
-"""A stream silent for this long is no longer told of by name."""
+"""A stream silent for this long is no longer reported by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Metrics:
         self._stream_names, self._worker_names = Names(limit), Names(limit)
         self._value_names = Names(MAX_COUNTERS)
         self._engines: dict[str, tuple[int, Status]] = {}
-        """The last word of every inference worker: a cluster has several."""
+        """The last status of every inference worker: a cluster has several."""
 
         def metric(kind: Any, name: str, text: str, *labels: str, **options: Any) -> Any:
             return kind(f"undertone_{name}", text, labels, registry=self.registry, **options)
@@ -115,8 +115,8 @@ class Metrics:
         )
         self._gauge = metric(Gauge, "worker_gauge", "Gauges of the worker", "worker", "gauge")
         self._up = metric(Gauge, "up", "1 if /healthz says that the engine is healthy")
-        self._pooled = metric(Gauge, "streams_pooled", f"Streams told of as {OTHER!r}")
-        self._pooled_workers = metric(Gauge, "workers_pooled", f"Workers told of as {OTHER!r}")
+        self._pooled = metric(Gauge, "streams_pooled", f"Streams reported as {OTHER!r}")
+        self._pooled_workers = metric(Gauge, "workers_pooled", f"Workers reported as {OTHER!r}")
         self._trained = metric(Gauge, "model_trained", "0: random weights, scores mean nothing")
 
     def take(self, event: Event, now_ns: int) -> None:
@@ -223,7 +223,7 @@ class Metrics:
         return stream if self._stream_names.admit(stream) else OTHER
 
     def _forget(self, name: str) -> None:
-        """Tell no more of a stream that is gone; its counters would stand still for ever."""
+        """Drop the metrics of a stream that is gone; its counters would stand still for ever."""
         del self._streams[name]
         self._silent.discard(name)
         self._stream_names.forget(name)

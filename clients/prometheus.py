@@ -1,4 +1,4 @@
-"""A bridge to Prometheus: /metrics and /healthz over HTTP, on loopback unless told otherwise."""
+"""A bridge to Prometheus: /metrics and /healthz over HTTP, on loopback by default."""
 
 from __future__ import annotations
 

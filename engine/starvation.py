@@ -15,7 +15,7 @@ from pathlib import Path
 
 TICKS_HZ = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 WAITING = (b"R", b"D")
-"""States of a thread that would go on if it could: runnable, or waiting for a disk."""
+"""States of a thread that would run if it could: runnable, or waiting for a disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ START_SILENCE_S = 20.0
 DOUBT_S = 0.5
 """A worker that is silent for longer is looked at: whether it gets the processor."""
 LONGEST_WAIT_S = 60.0
-"""So long a worker may be kept from the processor: threads beside a dead loop may want it too."""
+"""So long a worker may be kept from the processor: threads next to a dead loop may want it too."""
 START_S = 1800.0
 """A start that is alive may take this long: plans for many shapes are built."""
 STOP_GRACE_S = 1.2

@@ -48,7 +48,7 @@ def cut(
 
     Args:
         picture: uint8 [H, W, C].
-        frame: of the face; None comes back where it lies outside of the picture.
+        frame: of the face; None comes back where it is outside of the picture.
         size_px: side of the crop.
         oversampling: samples per pixel and side at most.
     """

@@ -32,7 +32,7 @@ class TextEncoder:
         device: torch.device | None = None,
         folder: Path | None = None,
     ) -> None:
-        """Load the model, tuned by the adapter that lies in the bundle's ``folder``, if any.
+        """Load the model, tuned by the adapter in the bundle's ``folder``, if any.
 
         Raises:
             PretrainedError: it cannot be loaded, or its width is not ``spec.dim``.

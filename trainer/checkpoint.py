@@ -1,4 +1,4 @@
-"""Checkpoints: everything a killed run needs to go on as if nothing had happened."""
+"""Checkpoints: everything a killed run needs to continue as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def import_published(
     except OSError as error:
         raise CheckpointFileError(f"{checkpoint}: cannot be read: {error.strerror}") from None
     except (RuntimeError, EOFError, pickle.UnpicklingError):
-        # torch's own text advises to load it unsafely: never, it would run a stranger's code.
+        # torch's own text advises to load it unsafely: never, it would run code from the file.
         raise CheckpointFileError(
             f"{checkpoint}: expected a PyTorch checkpoint that holds nothing but tensors"
         ) from None

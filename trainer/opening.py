@@ -73,7 +73,7 @@ def opening(
         seeds: number of seeds; None: the recipe's.
         overrides: ``KEY=VALUE`` over the recipe, or ``STAGE:KEY=VALUE``.
         joined: corpora whose features are added to clips of the same ids.
-        progress: told what was found.
+        progress: gets what was found.
 
     Raises:
         CorpusError, RecipeError, OpeningError: one line, expected and actual.

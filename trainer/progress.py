@@ -22,7 +22,7 @@ LINE_EVERY_S = 60.0
 
 
 class Progress(Protocol):
-    """Is told what is being done, and how far it has come."""
+    """Gets what is being done, and how far it has come."""
 
     def say(self, line: str) -> None:
         """A line worth keeping."""

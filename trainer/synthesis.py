@@ -103,7 +103,7 @@ def synthesise(
         seed: of the choice of voice, rate and pitch, per clip and independent of order; piper
             adds noise of its own.
         jobs: synthesisers at a time.
-        on_clip: told after each clip.
+        on_clip: called after each clip.
         most: clips per split, drawn by the seed; all of a split that is not named.
 
     Returns:

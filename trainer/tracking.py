@@ -54,7 +54,7 @@ def tracking(
         folder: of the seed, inside of the run's.
         recipe: kept as the run's parameters.
         seed: its number.
-        say: told what went wrong.
+        say: called with what went wrong.
     """
     opened: _MlFlow | _WandB | None = None
     broken = False

@@ -42,7 +42,7 @@ def transcribed(
     Args:
         corpus: where they are.
         models: speech encoder and tokenizer.
-        progress: told of what is encoded, and of what cannot be.
+        progress: gets what is encoded, and what cannot be.
         store: keeps the encoder's states.
         longest_s: longer clips are left out.
         split: which part of the corpus.

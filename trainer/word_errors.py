@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def error_rate(pairs: Sequence[tuple[str, str]]) -> float:
-    """Edits per word of what was found and what was said."""
+    """Edits per word between what was found and what was said."""
     words = sum(len(normalised(expected)) for _, expected in pairs)
     return sum(word_edits(found, expected) for found, expected in pairs) / max(1, words)
 

@@ -60,7 +60,7 @@ class StreamView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker's last word."""
+    """A worker's last status."""
 
     name: str
     worker: str

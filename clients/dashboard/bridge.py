@@ -144,7 +144,7 @@ class Bridge:
     def _replace_state(self, now: int) -> None:
         self.board.prune(now)
         if self.board.set_clock(time.time_ns() - now):
-            log.warning("the clock of this computer was set: all times are told by it from now on")
+            log.warning("the clock of this computer was set: all times follow it from now on")
             for mailbox in self._mailboxes:
                 mailbox.is_outdated = True
         state = self.board.view(now).to_json()

@@ -95,7 +95,7 @@ class History:
         self._rows[self._place(-1)] = row
 
     def shift(self, by_ms: float) -> None:
-        """Move every point in time: the clock that times are told by was set."""
+        """Move every point in time: the wall clock was set."""
         self._rows["t"] += by_ms
         moved = [Mark(mark.t_ms + by_ms, mark.label) for mark in self._marks]
         self._marks = deque(moved, maxlen=MAX_MARKS)

@@ -65,7 +65,7 @@ class OnnxBackend:
                 session = ort.InferenceSession(str(path), options, providers=_providers(device))
             except Exception as error:  # onnxruntime raises a type of its own per cause
                 raise BackendError(f"onnxruntime cannot load {graph}: {error}") from error
-            # ONNX Runtime falls back to the CPU without a word.
+            # ONNX Runtime falls back to the CPU silently.
             if (chosen := session.get_providers()[0]) != PROVIDERS[device]:
                 raise BackendError(f"expected {PROVIDERS[device]} for {graph}, got {chosen}")
             self._sessions[graph] = session

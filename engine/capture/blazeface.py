@@ -104,7 +104,7 @@ class BlazeFaceDetector:
         far: search with both networks, so that faces some metres away are found, too.
         min_face_px: smaller faces are left out.
         enough: while fewer people than this are found in a whole picture, each search looks into
-            one of its square parts, too, in turn: somebody far away beside somebody near.
+            one of its square parts, too, in turn: somebody far away next to somebody near.
     """
 
     def __init__(self, far: bool, min_face_px: int, enough: int = 1) -> None:

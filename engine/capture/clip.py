@@ -82,7 +82,7 @@ def read_clip(
 def read_sound(path: Path) -> NDArray[np.int16]:
     """The sound of a file [N] at 16 kHz, mono: what ``read_clip`` sends, at once.
 
-    Sample n lies at n / 16000 s of the file: where its sound begins late or pauses, there is
+    Sample n is at n / 16000 s of the file: where its sound begins late or pauses, there is
     silence. A stream ends with the last whole frame of its speech detector; here nothing is cut
     off.
 
@@ -241,7 +241,7 @@ class _Pair:
         yield from self._plan.rest()
 
     def _sound(self, frame: Any) -> list[Audio]:
-        """Take a frame; it goes on with those before it once they make a chunk together."""
+        """Take a frame; it is passed on with those before it once they make a chunk together."""
         samples = _mono(frame)
         t_ns = self._time_ns(frame)
         done: list[Audio] = []

@@ -46,7 +46,7 @@ RELEASE_MS = 500
 FINISH_S = 1.0
 IDLE_MS = 100
 REFUSED_S = 3.0
-"""A refusal is worth a word after this: workers that are being started are no news."""
+"""A refusal is logged after this: while workers are being started it is usual."""
 REMIND_S = 30.0
 LOST = (
     zmq.EVENT_DISCONNECTED

@@ -2,7 +2,7 @@
 
 A client asks here what it asks the one worker of ``run``. ``Desk`` knows the workers and asks them
 through functions that it is given; ``run_desk`` is its socket and loop, a process of its own, so
-that a worker that does not answer keeps nobody waiting but him who asked.
+that a worker that does not answer delays only the client that asked.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def run_desk(
         desk = Desk(board.posts, board.ask, facts)
 
         def answer(values: Values) -> Values:
-            stopped()  # many requests in one turn are many turns to whoever watches this process
+            stopped()  # each request is a turn: a busy desk must not be taken for a hung one
             return desk.answer(values)
 
         log.info("control on %s", server.endpoint)

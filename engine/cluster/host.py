@@ -56,7 +56,7 @@ class Workers:
         return tuple(self._supervisors)
 
     def start(self, bundle: str, generation: int) -> None:
-        """Start workers with a bundle; those that are there go on until they are retired."""
+        """Start workers with a bundle; the former ones run until they are retired."""
         for number in range(1, self._count + 1):
             spec = worker_spec(self._settings, number, bundle, generation)
             self._supervisors[spec.name] = Supervisor([spec], self._log, patience_s=PATIENCE_S)
@@ -144,7 +144,7 @@ def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) 
 
 
 def _introduce(link: DirectoryLink, word: HostBeat, stopped: Callable[[], bool]) -> None:
-    """Let the directory hear of this host; without a directory its workers wait for one.
+    """Announce this host to the directory; without a directory its workers wait for one.
 
     Raises:
         SupervisorError: the directory does not take it.

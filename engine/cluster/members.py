@@ -117,7 +117,7 @@ class Members:
         return former
 
     def forget(self, name: str) -> Member:
-        """Know nothing more of a worker; return what was known."""
+        """Forget a worker; return what was known of it."""
         return self._known.pop(name)
 
     def newest(self, now_s: float) -> int:

@@ -32,7 +32,7 @@ class _Seat:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What ``step`` wants to be told: to captures, to workers by name, and to hosts."""
+    """What ``step`` decides, for captures, for workers by name, and for hosts."""
 
     moves: list[Placed]
     releases: list[tuple[str, Release]]
@@ -124,7 +124,7 @@ class Placement:
         member.seats.clear()
 
     def forget(self, worker: str) -> None:
-        """Know nothing more of a worker that is ended; one of its name that comes is a new one."""
+        """Forget a worker that is ended; another of its name is a new one."""
         self._vacate(self.members.forget(worker))
 
     # Captures

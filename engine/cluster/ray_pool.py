@@ -162,7 +162,7 @@ def start(address: str, settings: EngineSettings, workers: int, hosts: int) -> N
     if address == LOCAL:
         return
     head = ray.get_runtime_context().gcs_address
-    # Who stays connected is ended by Ray once the head is lost, and the captures with him.
+    # Ray ends a connected process once the head is lost, and the captures would end with it.
     ray.shutdown()
     threading.Thread(target=watch_head, args=(head,), name="head", daemon=True).start()
 
@@ -184,7 +184,7 @@ def watch_head(address: str, over: threading.Event | None = None) -> None:
         was_there, is_there = is_there, _answers(address)
         if was_there and not is_there:
             log.warning(
-                "Ray's head at %s is lost: what runs goes on, nothing that ends is started again "
+                "Ray's head at %s is lost: what runs continues, nothing that ends is restarted "
                 "(docs/scale.md, Ray)", address,
             )  # fmt: skip
         elif is_there and not was_there:

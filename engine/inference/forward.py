@@ -61,7 +61,7 @@ def encode(
             frames = None
             try:
                 frames = encode_text(message.text) if encode_text is not None else None
-            except Exception:  # of another's tokenizer and graph: a stranger's text ends nobody
+            except Exception:  # one client's text must not end the worker
                 counters["text_failed"] += 1
                 log.exception("a transcript could not be encoded")
             if frames is None:
@@ -203,7 +203,7 @@ def _project(
 def _run_rows(
     backend: Backend, graph: GraphName, parts: Sequence[Frames], most: int
 ) -> list[Frames]:
-    """Run a graph whose rows do not know of each other on all parts, ``most`` rows at a time.
+    """Run a graph whose rows are independent on all parts, ``most`` rows at a time.
 
     Returns:
         The frames of each part.

@@ -77,7 +77,7 @@ class HopGrid:
             self.t0_ns += (t_ns - self.t0_ns) % chunk_ns
 
     def resume(self, after_ns: int) -> None:
-        """Go on where another worker has stopped: owe the windows that end after ``after_ns``.
+        """Continue where another worker stopped: owe the windows that end after ``after_ns``.
 
         They are handed out one by one, so that none is lost, until the newest is reached.
         """

@@ -1,4 +1,4 @@
-"""What is said of a window: the score, as the wire carries it. Pure."""
+"""The score of a window, as the wire carries it. Pure."""
 
 from __future__ import annotations
 

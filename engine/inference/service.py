@@ -52,6 +52,7 @@ class InferenceService:
         now: reads that clock, in nanoseconds, for the time of sending.
         memory_mb: reads this process's resident memory.
         detail: one line on the backend, for people.
+        forget: drops the last message of a kind and stream, which new subscribers would get.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class InferenceService:
     def push(self, message: Message, now_ns: int) -> None:
         """File a message of a capture worker or a client; pass a capture worker's status on."""
         if isinstance(message, Status):
-            # Only this worker speaks for itself: nobody else's word of it is passed on.
+            # Only this worker reports its own state: what others say of it is not passed on.
             if message.worker != "capture" or message.envelope.stream == self._name:
                 self._counters["messages_unexpected"] += 1
             elif self._admit(message.envelope.stream, now_ns):
@@ -110,14 +111,14 @@ class InferenceService:
             self._core.push(message, now_ns)
 
     def _admit(self, worker: str, now_ns: int) -> bool:
-        """Whether a capture worker's word is passed on: there is a limit to how many speak."""
+        """Whether a capture worker's status is passed on: their number is limited."""
         if worker not in self._captures and len(self._captures) >= MAX_CAPTURES:
             return False
         self._captures[worker] = now_ns
         return True
 
     def _forget_silent(self, now_ns: int) -> None:
-        """Let newcomers hear nothing of streams and capture workers that have gone."""
+        """Forget the last messages of streams and capture workers that have gone."""
         for stream in self._core.pop_forgotten():
             self._forget("score", stream)
         oldest_ns = now_ns - int(self._settings.inference.stream_timeout_s * 1e9)
@@ -144,14 +145,14 @@ class InferenceService:
         return self.state != "paused" and self._core.work_ahead()
 
     def _farewell(self, stream: str, now_ns: int) -> Status:
-        """Word that a person's stream has ended, in the name of the camera that saw them."""
+        """The status that ends a person's stream, in the name of the camera that saw them."""
         envelope = Envelope(f"{stream}.camera", 0, now_ns, now_ns, self._now(), self._clock)
         return Status(envelope, "capture", "ended", "the person has left")
 
     def _note_latency(self, score: Score, now_ns: int) -> None:
         """File a score's latency, but for that of a stream which has just come.
 
-        Its first windows lie in its past: they are late, but tell nothing of this worker's load.
+        Its first windows are of its past: late, but no sign of this worker's load.
         """
         name, epoch = score.envelope.stream, score.envelope.epoch
         if self._began.get(name, (-1, 0))[0] != epoch:
@@ -209,7 +210,7 @@ class InferenceService:
             self.set_state("paused")
 
     def resume(self) -> None:
-        """Go on with fresh windows: what was said before the pause is not scored."""
+        """Continue with fresh windows: what was said before the pause is not scored."""
         if self.state == "paused":
             self._core.forget()
             self.set_state("ready")
@@ -271,7 +272,7 @@ class InferenceService:
     def describe(self) -> dict[str, object]:
         """What this engine is: schema, model, state, streams, endpoints and windows."""
         model, streams = self._core.model, self._core.streams
-        # A reply has a limit; the names of a thousand strangers' streams may be beyond it.
+        # A reply is limited in size; the names of a thousand streams may exceed it.
         sizes = accumulate(len(name.encode()) + 5 for name in streams)
         named = [n for n, size in zip(streams, sizes, strict=True) if size <= DESCRIBED_BYTES]
         return {

@@ -19,7 +19,7 @@ CHUNKS = 26
 
 
 def rehearse(bundle: Bundle, backend: Backend) -> int:
-    """Score a second of a voice and a face that nobody has; return the number of scores."""
+    """Score a second of silence, flagged as speech, and black faces; return how many scores."""
     core = InferenceCore(bundle, backend, InferenceSettings())
     samples = np.zeros(SAMPLE_RATE_HZ * CHUNK_NS // 1_000_000_000, np.int16)
     crop = np.zeros((112, 112, 3), np.uint8)

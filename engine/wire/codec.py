@@ -2,7 +2,7 @@
 
 A message is ``[topic, header]`` or ``[topic, header, buffer]``: the header is one msgpack map,
 an array is a raw frame after it. What a header holds follows from the structs in ``messages``.
-What is decoded came from a stranger: sizes are checked before unpacking, types and ranges by the
+What is decoded is not trusted: sizes are checked before unpacking, types and ranges by the
 structs, dtype and shape before an array is made of a buffer. Unknown header fields are ignored,
 so that fields may be added.
 """
@@ -62,7 +62,7 @@ class Buffer(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How one kind of message lies on the wire."""
+    """How one kind of message is laid out on the wire."""
 
     message: type[Message]
     header: Any

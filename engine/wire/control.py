@@ -91,7 +91,7 @@ class ControlServer(BoundSocket):
 
 
 class ControlClient(Closing):
-    """Sends control requests (REQ); a socket that lost its reply is made again."""
+    """Sends control requests (REQ); a socket that lost its reply is replaced."""
 
     def __init__(
         self, endpoint: str, timeout_ms: int = 2_000, security: ClientSecurity | None = None

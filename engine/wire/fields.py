@@ -1,4 +1,4 @@
-"""A stranger's map against a struct's types: an error is one line and repeats none of its text."""
+"""Checks untrusted maps by a struct's types: an error is one line without their text."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def expectation(kind: Any) -> str:
 
 
 def describe(value: object) -> str:
-    """A stranger's value in a few words: numbers whole, of all else the type and size alone."""
+    """A value from outside in a few words: numbers whole, of all else the type and size alone."""
     if value is None:
         return "nil"
     if isinstance(value, bool | int | float):

@@ -35,7 +35,7 @@ class Gate:
             self._streams.setdefault(key, set()).add(stream)
 
     def forget(self, stream: str) -> None:
-        """A stream lives elsewhere now; who has no other is not let in any more."""
+        """A stream has moved away; a key without another stream is refused from now on."""
         for key in [key for key, streams in self._streams.items() if stream in streams]:
             self._streams[key].discard(stream)
             if not self._streams[key]:

@@ -1,4 +1,4 @@
-"""Face crops as JPEG: how they travel by default, and how a stranger's are opened safely."""
+"""Face crops as JPEG: how they travel by default, and how untrusted ones are opened safely."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 1_500
 """A peer that stops answering is given up after this: a stopped process still holds its sockets."""
 QUEUE = 1_000
 AWAY_S = 5.0
-"""A directory that takes nothing for so long is worth a word; one that is restarted is back."""
+"""A directory that takes nothing for so long is logged; one that restarts is back sooner."""
 
 
 def keep_alive(socket: zmq.Socket[bytes]) -> None:
@@ -116,7 +116,7 @@ class DirectoryLink(Socket):
     def send(self, message: Inbound) -> bool:
         """Send without waiting; False where the directory does not take it.
 
-        Who sends often is told in the log when there is no directory for long.
+        The log says once when no directory has taken a message for ``AWAY_S``.
         """
         now_s = time.monotonic()
         try:

@@ -1,8 +1,8 @@
 """What captures, workers, relays and hosts say to the directory, and what it answers.
 
 Every message is one msgpack map, told apart by its ``kind``; unknown fields are ignored, so that
-fields may be added. What is read came from a stranger: sizes are checked before, types and ranges
-while decoding. docs/scale.md says the same in words.
+fields may be added. What is read is not trusted: sizes are checked before decoding,
+types and ranges while decoding. docs/scale.md says the same in words.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Beat(_Message, frozen=True, tag="beat"):
-    """A worker's word to the directory, four times a second and at every change of its streams."""
+    """A worker's report to the directory, four times a second and when its streams change."""
 
     worker: Name
     host: Name
@@ -66,7 +66,7 @@ class Beat(_Message, frozen=True, tag="beat"):
 
 
 class RelayBeat(_Message, frozen=True, tag="relay"):
-    """A relay's word: where workers send scores to, and where clients subscribe."""
+    """A relay's report: where workers send scores to, and where clients subscribe."""
 
     relay: Name
     pid: Count
@@ -75,7 +75,7 @@ class RelayBeat(_Message, frozen=True, tag="relay"):
 
 
 class HostBeat(_Message, frozen=True, tag="host"):
-    """A host's word: its own process."""
+    """A host's report: its own process."""
 
     host: Name
     pid: Count

@@ -88,7 +88,7 @@ class Resume(Struct, frozen=True):
 
 
 class Envelope(Struct, frozen=True):
-    """What every message carries; its fields lie in the header itself."""
+    """What every message carries; its fields are in the header itself."""
 
     stream: Name
     """Who is watched; of a status, the worker's name. Printable, without a slash."""
@@ -133,7 +133,7 @@ class Box(Struct, frozen=True, array_like=True):
 
 
 class Video(Struct, frozen=True, eq=False):
-    """One sampled camera frame: the scored face's crop, or word that there is none."""
+    """One sampled camera frame: the scored face's crop, or that there is none."""
 
     envelope: Envelope
     faces: Faces
@@ -304,7 +304,7 @@ class Score(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True):
-    """A worker's word about itself, once a second and at every change of state."""
+    """A worker's report about itself, once a second and at every change of state."""
 
     envelope: Envelope
     """``stream`` holds the worker's name; the span is the time since the last status."""

@@ -2,7 +2,7 @@
 
 Pure. Two relays bring every score twice. A stream that has moved may be scored again for a window
 that its former worker had scored before it died; and a worker that was taken for dead may come
-back and tell of the past. The epoch says which placement of the stream is the newer one.
+back with old scores. The epoch says which placement of the stream is the newer one.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class PeerWatch:
             log.warning("cut a peer of %s that %s", self._name, why)
 
     def drop_all(self) -> None:
-        """Cut every connection, uncounted: whoever may come in again does."""
+        """Cut every connection, uncounted: peers that are still allowed connect again."""
         for descriptor, peer in list(self._peers.items()):
             _shut_down(descriptor, peer)
 

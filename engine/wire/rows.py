@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: where its value lies in a score, the value's type, and whether it may hold none."""
+    """A column: where its value is in a score, the value's type, and whether it may hold none."""
 
     name: str
     path: tuple[str, ...]

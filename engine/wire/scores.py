@@ -57,7 +57,7 @@ class ScorePublisher(BoundSocket):
         self._repeat_s = 0.0
         self._relays: set[str] = set()
         self.gave_up = False
-        """Whether a subscriber made ``wait_for_readers`` lose its patience."""
+        """Whether a subscriber outlasted the patience of ``wait_for_readers``."""
         self._zmq.sndhwm = SCORE_QUEUE
         self._zmq.rcvhwm = FEW
         self._zmq.rcvbuf = SMALL_BUFFER

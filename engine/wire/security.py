@@ -2,7 +2,7 @@
 
 CURVE alone encrypts but admits anyone who knows the server's public key, so the server asks the
 ZAP authenticator, which knows the public keys of ``clients/`` and reads them again when they
-change. A refused client just hears nothing: its socket monitor tells, and that becomes an error.
+change. ZeroMQ tells a refused client nothing; its socket monitor does, and that becomes an error.
 
 Files in the keys directory: ``server.key`` and ``server.key_secret`` (the server's), and
 ``clients/NAME.key`` (who may come in); a client keeps ``client.key_secret`` and ``server.key``.
@@ -33,8 +33,8 @@ BREAKS = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 CHANGES = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 MAX_CHANGES = 64
 MAX_BREAKS = 5
-"""Handshakes in a row that may break off without a word: a server that ends does that to one, a
-server with another key to all."""
+"""Handshakes in a row that may break off without a reason: a server that ends breaks off one, a
+server with another key all of them."""
 SERVER, CLIENT, ALLOWED = "server", "client", "clients"
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RELOAD_S = 1.0
@@ -89,7 +89,7 @@ class ServerSecurity:
     secret: bytes
     allowed: Path
     standing: list[Callable[[], None]] = field(default_factory=list, compare=False)
-    """What cuts the connections that stand, socket by socket, when a key was removed."""
+    """Each cuts the open connections of one socket; called when a key was removed."""
 
     @staticmethod
     def read(directory: Path) -> ServerSecurity:

@@ -95,7 +95,7 @@ class Socket(Closing):
 
 
 class BoundSocket(Socket):
-    """A socket that strangers reach: their connections are watched, and their keys checked."""
+    """A socket that anybody may reach: connections are watched, and keys checked."""
 
     _peers: PeerWatch | None = None
     _security: ServerSecurity | None = None

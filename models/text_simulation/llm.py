@@ -270,7 +270,7 @@ def load_models(settings: LlmSettings) -> LlmModels:
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict without running a stranger's code.
+    """Read a state dict without running code from the file.
 
     Raises:
         PretrainedError: unreadable, or not a mapping of tensors.

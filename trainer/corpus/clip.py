@@ -1,4 +1,4 @@
-"""A corpus as the trainer sees it: clips, where their evidence lies, and what is wrong."""
+"""A corpus as the trainer sees it: clips, where their evidence is, and what is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EMOTIONS = (
     "fear",
     "contempt",
 )
-"""Names that corpora of acted voices and of faces use, the teacher beside the valence."""
+"""Names that corpora of acted voices and of faces use, the teacher next to the valence."""
 Severity = Literal["note", "lost", "error"]
 Floats = NDArray[np.float32]
 
@@ -178,7 +178,7 @@ class Corpus:
         return tuple(name for name in MODALITIES if name in found)
 
     def require_sound(self) -> None:
-        """Refuse to go on with a corpus whose figures would be wrong.
+        """Refuse a corpus whose figures would be wrong.
 
         Raises:
             CorpusError: there are problems of severity ``error``.

@@ -87,7 +87,7 @@ class Sequence:
         return np.asarray(self._read(video, "features", slice(first, last)))[chosen - first]
 
     def within(self, video: str, start_s: float, end_s: float) -> NDArray[np.int64]:
-        """Rows whose middle lies in [start_s, end_s)."""
+        """Rows whose middle is in [start_s, end_s)."""
         middle = self.intervals(video).mean(axis=1)
         return np.flatnonzero((middle >= start_s) & (middle < end_s))
 

@@ -1,4 +1,4 @@
-"""Pickles of strangers: numpy arrays and plain containers, and nothing that could run.
+"""Untrusted pickles: numpy arrays and plain containers, and nothing that could run.
 
 Large arrays stay in the file: ``FileArray`` reads a row when it is asked for. A pickle of 8 GB
 is open in a second, and is never in memory as a whole.
@@ -48,7 +48,7 @@ LARGE_BYTES = 1 << 20
 
 
 class FileArray:
-    """An array [N, ...] that lies in a file; rows are read when asked for.
+    """An array [N, ...] in a file; rows are read when asked for.
 
     Args:
         path: of the file.

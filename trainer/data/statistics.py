@@ -23,7 +23,7 @@ Modality = Literal["audio", "text", "video"]
 
 @dataclass(frozen=True, eq=False)
 class ColumnStatistics:
-    """Centre and scale [D] of one modality's columns, and how much lies beyond the clip."""
+    """Centre and scale [D] of one modality's columns, and how much is beyond the clip."""
 
     centre: Floats
     scale: Floats

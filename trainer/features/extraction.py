@@ -80,7 +80,7 @@ def extract(
         corpus: its clips; features and media are read here for the first time.
         extractors: one per modality.
         root: of all stores; several corpora and runs may share it.
-        on_clip: told after each clip.
+        on_clip: called after each clip.
         writer: of the stores' files, where several processes extract together.
 
     Raises:

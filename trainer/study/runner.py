@@ -61,7 +61,7 @@ class Study:
     Args:
         options: of the command line.
         tables: that are wanted.
-        progress: told of what is done.
+        progress: gets what is done.
     """
 
     def __init__(self, options: StudyOptions, tables: Sequence[Table], progress: Progress) -> None:
@@ -71,7 +71,7 @@ class Study:
         self.variants = tuple(
             {v.name: v for table in tables for v in variants(table, options.extra)}.values()
         )
-        quiet = TerminalProgress(quiet=True)  # the same corpora each time: told once
+        quiet = TerminalProgress(quiet=True)  # the same corpora each time: reported once
         self.opened = {
             v.name: _open(options, v, quiet if index else progress)
             for index, v in enumerate(self.variants)

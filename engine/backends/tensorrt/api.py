@@ -63,7 +63,7 @@ class Context(Protocol):
         ...
 
     def bind(self, name: str, address: int) -> None:
-        """State where a tensor lies on the device."""
+        """Set the address of a tensor on the device."""
         ...
 
     def output_shape(self, name: str) -> Shape:

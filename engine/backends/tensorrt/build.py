@@ -89,7 +89,7 @@ def build(
         precision: what the graph was converted to; the network is checked for it.
         capability: compute capability to build for (TensorRT for RTX); None: that at hand.
         timing_cache: of an earlier build (data-centre TensorRT).
-        report: told the phases of the build.
+        report: called with the phases of the build.
 
     Raises:
         BackendError: an operator, a shape or the build is refused, or the network computes in

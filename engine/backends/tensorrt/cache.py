@@ -1,6 +1,6 @@
 """The plan cache: files that are found by what they were built from, or not at all.
 
-A plan is code for the GPU, and a stranger's plan is a stranger's code. Each one lies next to a
+A plan is code for the GPU, so a plan from elsewhere is foreign code. Each one is next to a
 sidecar that says what it was built from and is signed with a key of this directory; a plan
 without a fitting sidecar is built again. Writers lock, and rename whole files into place.
 """
@@ -138,7 +138,7 @@ class PlanCache:
             self._path(key, ending).unlink(missing_ok=True)
 
     def path(self, key: PlanKey) -> Path:
-        """Where the plan of ``key`` lies."""
+        """Path of the plan of ``key``."""
         return self._path(key, "plan")
 
     def side_blob(self, name: str) -> bytes:

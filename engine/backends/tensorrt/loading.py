@@ -48,8 +48,8 @@ def load(
     Args:
         bundle: the opened bundle.
         settings: precision, largest batch, where plans are kept.
-        report: told what the builder does.
-        done: told the name of each graph whose plan is there.
+        report: called with what the builder does.
+        done: called with the name of each graph whose plan is there.
 
     Raises:
         BackendError: something is missing, cannot be built, or differs.

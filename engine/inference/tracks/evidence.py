@@ -127,5 +127,5 @@ class Evidence:
             self._ring.clear()
 
     def between(self, start_ns: int, end_ns: int) -> Frames:
-        """Return the projected frames [n, P] whose end lies in (start_ns, end_ns]: a view."""
+        """Return the projected frames [n, P] whose end is in (start_ns, end_ns]: a view."""
         return self._ring.between(start_ns, end_ns)

@@ -89,7 +89,7 @@ class FrameRing:
         self._first = self._stop = 0
 
     def between(self, start_ns: int, end_ns: int) -> Frames:
-        """Return the frames [n, dim] whose end lies in (start_ns, end_ns]: a view, not a copy."""
+        """Return the frames [n, dim] whose end is in (start_ns, end_ns]: a view, not a copy."""
         times = self._t_end[self._first : self._stop]
         low, high = np.searchsorted(times, (start_ns, end_ns), side="right")
         return self._rows[self._first + int(low) : self._first + int(high)]
@@ -111,7 +111,7 @@ class Spans:
         return self._spans[-1][1] if self._spans else None
 
     def add(self, start_ns: int, end_ns: int) -> None:
-        """Cover [start_ns, end_ns) too; what lies before the last span's start is cut off."""
+        """Cover [start_ns, end_ns) too; what is before the last span's start is cut off."""
         if self._spans:
             last_start, last_end = self._spans[-1]
             if start_ns <= last_end + self._join_ns:

@@ -22,7 +22,7 @@ class WaitingCrop:
 
     t_end_ns: int
     inputs: Frames
-    """[C, S, S] as the encoder takes it: a stranger's picture is a hundred times as large."""
+    """[C, S, S] as the encoder takes it: the picture that came may be a hundred times as large."""
 
 
 class VideoTrack:
@@ -46,7 +46,7 @@ class VideoTrack:
             self.frames = Evidence(config.network.projected_dim, kept_frames(most))
 
     def push(self, message: Video) -> None:
-        """Take a picture: a face, or word that there is none."""
+        """Take a picture, with a face or without."""
         end_ns = message.envelope.t_end_ns
         self.progress.advance(end_ns)
         self.faces = message.faces
