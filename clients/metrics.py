@@ -49,6 +49,20 @@ class _Stream:
     recent: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT))
 
 
+def _library() -> Any:
+    """Import prometheus_client.
+
+    Raises:
+        BridgeError: it is not installed.
+    """
+    try:
+        import prometheus_client
+    except ImportError:
+        raise BridgeError('metrics need prometheus-client: pip install -e ".[metrics]"') from None
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # double the size
+    return prometheus_client
+
+
 class Metrics:
     """Events to metrics; owns no socket, takes the time as an argument. One thread at a time."""
 
@@ -63,20 +77,9 @@ class Metrics:
         Raises:
             BridgeError: prometheus-client is not installed.
         """
-        try:
-            from prometheus_client import (
-                CollectorRegistry,
-                Counter,
-                Gauge,
-                Histogram,
-                disable_created_metrics,
-            )
-        except ImportError:
-            raise BridgeError(
-                'metrics need prometheus-client: pip install -e ".[metrics]"'
-            ) from None
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double what is kept
-        self.registry: CollectorRegistry = CollectorRegistry()
+        library = _library()
+        Counter, Gauge = library.Counter, library.Gauge  # noqa: N806 - classes
+        self.registry: CollectorRegistry = library.CollectorRegistry()
         self._endpoint, self._stale_ns = endpoint, int(stale_s * NS_PER_S)
         self._streams: dict[str, _Stream] = {}
         self._silent: set[str] = set()
@@ -106,8 +109,8 @@ class Metrics:
         )
         self._age = metric(Gauge, "last_score_age_seconds", "Since the last score", "stream")
         self._latency = metric(
-            Histogram, "latency_seconds", "From a window's last sample on, by stage", "stage",
-            buckets=BUCKETS_S,
+            library.Histogram, "latency_seconds", "From a window's last sample on, by stage",
+            "stage", buckets=BUCKETS_S,
         )  # fmt: skip
         self._state = metric(Gauge, "worker_state", "1 for the worker's state", "worker", "state")
         self._counter = metric(

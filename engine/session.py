@@ -56,24 +56,35 @@ def run_session(
     ):
         try:
             with display:
-                end_s: float | None = None
-                while end_s is None or time.monotonic() < end_s:
-                    if signal.SIGTSTP in stopped:
-                        stopped.clear()
-                        _stop_until_continued(supervisor)
-                    if stopped:
-                        break
-                    supervisor.poll()
-                    first = receiver.receive(int(POLL_S * 1000))
-                    # Bounded: the supervisor looks after its workers whatever comes in.
-                    for message in (first, *receiver.receive_all(MAX_SHOWN)):
-                        if message is not None:
-                            display.show(message)
-                    display.refresh(supervisor.workers)
-                    if end_s is None and supervisor.captures_ended:
-                        end_s = time.monotonic() + last_s
+                _run(supervisor, receiver, display, stopped, last_s)
         finally:
             supervisor.stop()
+
+
+def _run(
+    supervisor: Supervisor,
+    receiver: ScoreReceiver,
+    display: Display,
+    stopped: list[int],
+    last_s: float,
+) -> None:
+    """Show what comes in, until a signal or until ``last_s`` after the captures have ended."""
+    end_s: float | None = None
+    while end_s is None or time.monotonic() < end_s:
+        if signal.SIGTSTP in stopped:
+            stopped.clear()
+            _stop_until_continued(supervisor)
+        if stopped:
+            break
+        supervisor.poll()
+        first = receiver.receive(int(POLL_S * 1000))
+        # Bounded: the supervisor looks after its workers whatever comes in.
+        for message in (first, *receiver.receive_all(MAX_SHOWN)):
+            if message is not None:
+                display.show(message)
+        display.refresh(supervisor.workers)
+        if end_s is None and supervisor.captures_ended:
+            end_s = time.monotonic() + last_s
 
 
 def _stop_until_continued(supervisor: Supervisor) -> None:

@@ -182,22 +182,8 @@ def write_bundle(
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bundle-") as scratch:
         work = Path(scratch) / "bundle"
         work.mkdir()
-        graphs: dict[GraphName, str] = {}
-        for name, module in graph_modules(parts.modules).items():
-            graphs[name] = f"{name}.onnx"
-            export_graph(name, module, work / graphs[name], half)
-        for name, made in parts.made_graphs.items():
-            graphs[name] = made.name
-            shutil.copyfile(made, work / made.name)
-        quantised: dict[GraphName, str] = {}
-        for name, made in parts.quantised.items():
-            quantised[name] = f"{name}_int8.onnx"
-            shutil.copyfile(made, work / quantised[name])
-        if crops is not None and "video_encoder" in graphs:
-            quantised["video_encoder"] = "video_encoder_int8.onnx"
-            quantise_images(
-                work / graphs["video_encoder"], work / quantised["video_encoder"], crops
-            )
+        graphs = _write_graphs(parts, work, half)
+        quantised = _write_quantised(parts, work, graphs, crops)
         _write_weights(parts, work / WEIGHTS)
         (work / CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n")
         (work / CARD).write_text(card)
@@ -227,6 +213,35 @@ def write_bundle(
             shutil.rmtree(directory)
         work.replace(directory)
     return config
+
+
+def _write_graphs(parts: Parts, work: Path, half: bool) -> dict[GraphName, str]:
+    """Export the modules and copy the graphs that are made already; return the files' names."""
+    graphs: dict[GraphName, str] = {}
+    for name, module in graph_modules(parts.modules).items():
+        graphs[name] = f"{name}.onnx"
+        export_graph(name, module, work / graphs[name], half)
+    for name, made in parts.made_graphs.items():
+        graphs[name] = made.name
+        shutil.copyfile(made, work / made.name)
+    return graphs
+
+
+def _write_quantised(
+    parts: Parts,
+    work: Path,
+    graphs: Mapping[GraphName, str],
+    crops: NDArray[np.float32] | None,
+) -> dict[GraphName, str]:
+    """Copy the 8-bit graphs that there are, and make the face encoder's; return their names."""
+    quantised: dict[GraphName, str] = {}
+    for name, made in parts.quantised.items():
+        quantised[name] = f"{name}_int8.onnx"
+        shutil.copyfile(made, work / quantised[name])
+    if crops is not None and "video_encoder" in graphs:
+        quantised["video_encoder"] = "video_encoder_int8.onnx"
+        quantise_images(work / graphs["video_encoder"], work / quantised["video_encoder"], crops)
+    return quantised
 
 
 def export_graph(name: GraphName, module: nn.Module, path: Path, half: bool = False) -> None:

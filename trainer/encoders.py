@@ -47,7 +47,7 @@ from trainer.features.sound import (
 from trainer.features.speech import Ear, SpokenTextExtractor, ToneExtractor
 from trainer.features.transcripts import TextFrameExtractor, TokenExtractor
 from trainer.model import weights_digest
-from trainer.recipe import STAGE, AssemblyError, EncoderChoice, Recipe
+from trainer.recipe import STAGE, AssemblyError, EncoderChoice, Recipe, TextSimulationChoice
 
 CPU = torch.device("cpu")
 SEGMENTS_AT_ONCE = 8
@@ -253,55 +253,62 @@ class Encoders:
             bundle = self._open(choice.source)
             if bundle.config.recogniser is not None:
                 self._add_spoken(bundle.directory, bundle)
-                return
-            modules, config = load_modules(bundle), bundle.config
-            voice, student = modules.get("audio_encoder"), modules.get("text_simulation")
-            specs = (config.audio_encoder, config.text_simulation)
-            if not isinstance(student, StudentTextSimulation) or voice is None:
-                raise AssemblyError(f"{bundle.directory}: has no student text simulation")
-            assert specs[0] is not None
-            assert specs[1] is not None
-            self.student, self.simulation_spec = student, specs[1]
-            identity = f"student/{config.name}/{weights_digest(voice)}/{weights_digest(student)}"
-            behind = VoiceFrameExtractor(self._mel, voice, specs[0], "behind it")
-            for extractor in self.extractors:
-                if isinstance(extractor, VoiceFrameExtractor) and self._is_of(extractor, voice):
-                    behind = extractor  # its frames of the clip in hand are at hand
-            self.extractors.append(StudentExtractor(behind, student, specs[1], identity))
+            else:
+                self._add_student(bundle)
         elif choice.kind == "recogniser":
             self._add_spoken(Path(str(choice.source)), None)
         elif choice.kind == "llm":
-            settings = LlmSettings(
-                speech=str(choice.speech),
-                language_model=str(choice.source),
-                adapter=None if choice.adapter is None else Path(choice.adapter),
-                layer=choice.layer,
+            self._add_llm(choice)
+
+    def _add_student(self, bundle: Bundle) -> None:
+        """Text that a bundle's student network makes of its voice network's frames."""
+        modules, config = load_modules(bundle), bundle.config
+        voice, student = modules.get("audio_encoder"), modules.get("text_simulation")
+        if not isinstance(student, StudentTextSimulation) or voice is None:
+            raise AssemblyError(f"{bundle.directory}: has no student text simulation")
+        assert config.audio_encoder is not None
+        assert config.text_simulation is not None
+        self.student, self.simulation_spec = student, config.text_simulation
+        identity = f"student/{config.name}/{weights_digest(voice)}/{weights_digest(student)}"
+        behind = VoiceFrameExtractor(self._mel, voice, config.audio_encoder, "behind it")
+        for extractor in self.extractors:
+            if isinstance(extractor, VoiceFrameExtractor) and self._is_of(extractor, voice):
+                behind = extractor  # its frames of the clip in hand are at hand
+        self.extractors.append(StudentExtractor(behind, student, config.text_simulation, identity))
+
+    def _add_llm(self, choice: TextSimulationChoice) -> None:
+        """Text that a language model makes of speech, through a trained adapter."""
+        settings = LlmSettings(
+            speech=str(choice.speech),
+            language_model=str(choice.source),
+            adapter=None if choice.adapter is None else Path(choice.adapter),
+            layer=choice.layer,
+        )
+        if settings.adapter is None:
+            raise AssemblyError(
+                "encoders.text_simulation.adapter: expected the adapter's weights (.pt or "
+                ".safetensors); without them the language model hears noise"
             )
-            if settings.adapter is None:
-                raise AssemblyError(
-                    "encoders.text_simulation.adapter: expected the adapter's weights (.pt or "
-                    ".safetensors); without them the language model hears noise"
-                )
-            identity = (
-                f"llm/{settings.speech}/{settings.language_model}/{settings.layer}/"
-                f"{settings.tokens_per_s:g}/"
-                f"{bundles.digest(settings.adapter)}"
-            )
-            simulation = LlmTextSimulation(settings, self.device)
-            together = SEGMENTS_AT_ONCE if self.device.type == "cuda" else 1
-            self.extractors.append(LlmExtractor(self._reader, simulation, identity, together))
-            self.simulation_spec = SequenceEncoderSpec(
-                kind="llm",
-                input="samples",
-                dim=simulation.dim,
-                stride=settings.concatenate,
-                left_context=0,
-                causal=False,
-                source=settings.language_model,
-                layer=settings.layer,
-            )
-            # The live side finds both where it looks for them: in the bundle.
-            self.taken |= simulation.files(self.features)
+        identity = (
+            f"llm/{settings.speech}/{settings.language_model}/{settings.layer}/"
+            f"{settings.tokens_per_s:g}/"
+            f"{bundles.digest(settings.adapter)}"
+        )
+        simulation = LlmTextSimulation(settings, self.device)
+        together = SEGMENTS_AT_ONCE if self.device.type == "cuda" else 1
+        self.extractors.append(LlmExtractor(self._reader, simulation, identity, together))
+        self.simulation_spec = SequenceEncoderSpec(
+            kind="llm",
+            input="samples",
+            dim=simulation.dim,
+            stride=settings.concatenate,
+            left_context=0,
+            causal=False,
+            source=settings.language_model,
+            layer=settings.layer,
+        )
+        # The live side finds both where it looks for them: in the bundle.
+        self.taken |= simulation.files(self.features)
 
     def _add_spoken(self, folder: Path, bundle: Bundle | None) -> None:
         """Words that a recogniser hears, read by the corpus's text encoder or the bundle's."""

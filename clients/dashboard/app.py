@@ -48,20 +48,6 @@ def make_app(
     No desk: no capture. No commands: browsers neither mark nor pause.
     """
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(bridge.run())
-        task.add_done_callback(lambda t: None if t.cancelled() else _pass_on(t, failed))
-        tasks = [task]
-        if limits is not None:
-            tasks.append(asyncio.create_task(limits.run(time.monotonic)))
-        try:
-            yield
-        finally:
-            for running in tasks:
-                running.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
     async def page(request: Request) -> FileResponse:
         name = "about.html" if request.url.path == "/about" else "index.html"
         return FileResponse(STATIC / name)
@@ -100,8 +86,26 @@ def make_app(
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(Guard, access=access)],
-        lifespan=lifespan,
+        lifespan=lambda app: _running(bridge, limits, failed),
     )
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    bridge: Bridge, limits: Limits | None, failed: Callable[[BaseException], None]
+) -> AsyncIterator[None]:
+    """Run the bridge and the limits for as long as the application runs."""
+    task = asyncio.create_task(bridge.run())
+    task.add_done_callback(lambda t: None if t.cancelled() else _pass_on(t, failed))
+    tasks = [task]
+    if limits is not None:
+        tasks.append(asyncio.create_task(limits.run(time.monotonic)))
+    try:
+        yield
+    finally:
+        for running in tasks:
+            running.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _pass_on(task: asyncio.Task[None], failed: Callable[[BaseException], None]) -> None:
