@@ -18,6 +18,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from zmq.utils.monitor import recv_monitor_message
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.05
+MAX_MALFORMED = 100
+"""Malformed messages after which a connection is cut."""
 TCP_INFO, INFO_SIZE, RECEIVED_AT = 11, 136, 128
 """Linux: where ``tcp_info`` holds ``tcpi_bytes_received``."""
 SO_ATTACH_FILTER = 26
@@ -88,6 +91,7 @@ class PeerWatch:
         """Connections that were cut for what they did."""
         self._watched, self._budget, self._now_s = watched, budget, now_s
         self._peers: dict[int, _Peer] = {}
+        self._malformed: Counter[int] = Counter()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         address = f"inproc://peers-{id(self)}"
@@ -108,6 +112,14 @@ class PeerWatch:
         peer = self._peers.get(descriptor)
         if peer is not None:
             peer.taken += size
+
+    def note_malformed(self, descriptor: int, fault: str = "") -> None:
+        """Count a malformed message of a connection: after ``MAX_MALFORMED`` it is cut."""
+        self._malformed[descriptor] += 1
+        if self._malformed[descriptor] >= MAX_MALFORMED:
+            del self._malformed[descriptor]
+            last = f": {fault}" if fault else ""
+            self.drop(descriptor, f"sent {MAX_MALFORMED} malformed messages{last}")
 
     def drop(self, descriptor: int, why: str) -> None:
         """Cut one connection."""
@@ -145,7 +157,9 @@ class PeerWatch:
                 if (address := _peer_of(descriptor)) is not None:
                     self._peers[descriptor] = _Peer(now_s, address)
             else:
+                # The next connection with this descriptor begins at 0.
                 self._peers.pop(descriptor, None)
+                self._malformed.pop(descriptor, None)
         for descriptor, peer in list(self._peers.items()):
             allowed = self._budget.burst + self._budget.rate_hz * (now_s - peer.since_s)
             if _received(descriptor) - peer.taken > allowed:

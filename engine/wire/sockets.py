@@ -6,8 +6,6 @@ Each is owned by one thread. What they carry has a module each: ``ingest`` (the 
 
 from __future__ import annotations
 
-from collections import Counter
-
 import zmq
 
 from engine.wire.clock import now_ns, this_clock
@@ -20,8 +18,6 @@ from engine.wire.security import ServerSecurity
 
 MAX_REQUEST = 4096
 """Bytes of a subscription, and of a control request."""
-MAX_MALFORMED = 100
-"""Malformed messages after which a connection is cut."""
 MAX_FRAME = max(MAX_BUFFER, MAX_HEADER)
 UNLIMITED = 0
 """Messages that a bound socket may hold back: the peers' budgets of bytes are the limit. A full
@@ -100,10 +96,6 @@ class BoundSocket(Socket):
     _peers: PeerWatch | None = None
     _security: ServerSecurity | None = None
 
-    def __init__(self, kind: int, max_frame: int = MAX_FRAME) -> None:
-        super().__init__(kind, max_frame)
-        self._malformed: Counter[int] = Counter()
-
     @property
     def cut(self) -> int:
         """Connections that were cut for what they brought."""
@@ -139,11 +131,8 @@ class BoundSocket(Socket):
 
     def note_malformed(self, sender: int, fault: str = "") -> None:
         """Count a malformed message of a connection: after ``MAX_MALFORMED`` it is cut."""
-        self._malformed[sender] += 1
-        if self._peers is not None and self._malformed[sender] >= MAX_MALFORMED:
-            del self._malformed[sender]
-            last = f": {fault}" if fault else ""
-            self._peers.drop(sender, f"sent {MAX_MALFORMED} malformed messages{last}")
+        if self._peers is not None:
+            self._peers.note_malformed(sender, fault)
 
     def close(self) -> None:
         """Close at once; what is still queued is dropped."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psutil
 import pytest
@@ -15,8 +16,9 @@ from engine.wire.control import ControlClient, ControlServer
 from engine.wire.ingest import IngestReceiver, IngestSender
 from engine.wire.link import DirectoryLink, DirectorySocket
 from engine.wire.membership import Ask, pack
+from engine.wire.peers import MAX_MALFORMED
 from engine.wire.scores import ScorePublisher, ScoreReceiver
-from engine.wire.sockets import MAX_MALFORMED, MAX_REQUEST
+from engine.wire.sockets import MAX_REQUEST
 from tests.support.publisher import score
 from tests.support.strangers import MORE, Stranger, frame
 
@@ -169,3 +171,19 @@ def test_a_sender_of_malformed_messages_is_cut_and_an_honest_one_is_not() -> Non
             assert stranger.is_cut()
         assert receiver.cut == 1
         assert sum(receiver.rejected.values()) >= MAX_MALFORMED
+
+
+def test_a_new_connection_does_not_pay_for_the_malformed_messages_of_one_that_left() -> None:
+    some = MAX_MALFORMED * 3 // 4
+    with IngestReceiver("tcp://127.0.0.1:*") as receiver:
+
+        def has_refused(number: int) -> bool:
+            receiver.receive_all()
+            return sum(receiver.rejected.values()) >= number
+
+        for peers in range(1, 4):  # the system gives each one the descriptor of the one before
+            with Stranger(receiver.endpoint, "PUSH") as stranger:
+                stranger.socket.sendall(frame(b"noise") * some)
+                wait_for(partial(has_refused, peers * some))
+            time.sleep(0.3)  # the connection's end is seen within one look of the watch
+        assert receiver.cut == 0
