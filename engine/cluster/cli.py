@@ -173,6 +173,7 @@ def status(asking: Asking, as_json: options.Json = False) -> None:
     if as_json:
         print(json.dumps(values))
         return
+    print(f"{'worker':<16} {'host':<12} {'pid':>7} {'state':<9} {'held':>4}  streams")
     for worker in values["workers"]:
         streams = " ".join(worker["streams"]) or "-"
         print(f"{worker['name']:<16} {worker['host']:<12} {worker['pid']:>7} "
@@ -196,7 +197,7 @@ def drain(
     from engine.wire.membership import Ask
 
     values = _ask(Ask("drain", worker=worker), asking.settings())
-    print(f"{worker}: {values['streams']} streams move away")
+    print(f"{worker}: streams that move away: {values['streams']}")
 
 
 @app.command()

@@ -152,10 +152,11 @@ class DirectoryLink(Socket):
             WireError: there is no answer in time.
         """
         self._zmq.sndtimeo = timeout_ms
+        where = f"{self._endpoint} within {timeout_ms} ms"
         try:
             self._zmq.send(pack(message))
         except zmq.Again:
-            raise WireError(f"no directory heard within {timeout_ms} ms") from None
+            raise WireError(f"no directory heard at {where}") from None
         if not self._zmq.poll(timeout_ms):
-            raise WireError(f"no answer of the directory within {timeout_ms} ms")
+            raise WireError(f"no answer from the directory at {where}")
         return unpack_outbound(self._zmq.recv_multipart()[-1])

@@ -108,10 +108,18 @@ def test_status_prints_what_scripts_read_and_a_directory_that_is_away_is_told(
         assert worker["streams"] == ["one"]
         assert [set(relay) for relay in values["relays"]] == [{"endpoint", "pid"}] * 2
         plain = operate("status", "--directory", running.directory)
+        assert plain.stdout.splitlines()[0].split() == [
+            "worker",
+            "host",
+            "pid",
+            "state",
+            "held",
+            "streams",
+        ]
         assert worker["name"] in plain.stdout
         nobody = operate("drain", "nobody", "--directory", running.directory)
         assert nobody.returncode == 2
         assert f"no worker 'nobody'; known: {worker['name']}" in nobody.stderr
     away = operate("status", "--directory", running.directory)
     assert away.returncode == 2
-    assert "no directory heard" in away.stderr
+    assert f"no directory heard at {running.directory}" in away.stderr
