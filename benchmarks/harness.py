@@ -9,13 +9,16 @@ Everything goes over real sockets.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import psutil
@@ -34,6 +37,7 @@ LAP_NS = 50 * MS
 """Of sound per message, or a whole number of them."""
 SPAWN = multiprocessing.get_context("spawn")
 START_TIMEOUT_S = 60.0
+P, T = ParamSpec("P"), TypeVar("T")
 STAGES = ("transport", "wait", "encode", "fuse", "publish", "total")
 
 
@@ -56,6 +60,18 @@ class Run:
     first_score_s: float = 0.0
     trained: bool = False
     backend: str = ""
+
+
+def in_a_worker(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a process of its own that has the environment of a worker that infers."""
+    before = dict(os.environ)
+    os.environ.update(WorkerSpec(settings=EngineSettings()).environment | before)
+    try:
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+            return pool.submit(function, *args, **kwargs).result()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def default_clip() -> Path:

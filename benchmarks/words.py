@@ -1,9 +1,10 @@
 """What words cost and how soon they count: ``python benchmarks/words.py [--clip X]``.
 
-CPU is measured in this process, part by part, per second of a person who speaks without a pause
-(the voiced parts of the clip, one right after the other); latency and the number of streams over
-a real worker. Give a clip in which somebody speaks English; its words are printed nowhere. The end
-of a word is where the transcript puts it, which spreads the words of a piece over its voice.
+CPU is measured in a process like a worker's, part by part, per second of a person who speaks
+without a pause (the voiced parts of the clip, one right after the other); latency and the number
+of streams over a real worker. Give a clip in which somebody speaks English; its words are printed
+nowhere. The end of a word is where the transcript puts it, which spreads the words of a piece over
+its voice.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from benchmarks.harness import (
     SPAWN,
     default_clip,
     generate,
+    in_a_worker,
     local_settings,
     measure,
     subscribe,
@@ -87,8 +89,11 @@ def without_pauses(sound: list[Audio]) -> list[Audio]:
     return moved
 
 
-def costs(bundle: Bundle, settings: EngineSettings, sound: list[Audio]) -> Costs:
+def costs(directory: Path, clip: Path) -> Costs:
     """Measure tone by scoring the sound without words, words by reading its pieces."""
+    settings = EngineSettings(bundle=str(directory))
+    sound = without_pauses(speech_of(clip, settings))
+    bundle = bundles.open(settings.bundle)
     spec = bundle.config.recogniser
     assert spec is not None
     backend = choose("onnx", bundle).backend
@@ -188,8 +193,7 @@ def main(
 
 
 def _show_costs(console: Console, bundle: Bundle, clip: Path) -> None:
-    settings = EngineSettings(bundle=str(bundle.directory))
-    spent = costs(bundle, settings, without_pauses(speech_of(clip, settings)))
+    spent = in_a_worker(costs, bundle.directory, clip)
     table = Table(title=f"CPU of one speaker, {spent.speech_s:.0f} s of speech without a pause")
     for name in ("part", "of a core", "budget", ""):
         table.add_column(name, justify="left" if name == "part" else "right")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,10 @@ TOKENS_PER_S = 10.0
 """More tokens than this are a loop. The model's authors stop at 6.5, which is too early for people
 who talk fast: 9 tokens a second were met, well understood (docs/words.md)."""
 LEAST_TOKENS = 8
-LEAST_LOOP = 4
-"""Tokens that a decoder must say again before that is taken for a loop."""
+LEAST_LOOP = 2
+"""Tokens that a decoder must say again at its limit before that is taken for a loop."""
+SURE_LOOP = 6
+"""Tokens that it must say again, twice over, before it is stopped: nobody who was recorded did."""
 BYTE_TOKEN = re.compile(r"^<0x([0-9A-F]{2})>$")
 SPACE = "▁"
 
@@ -97,8 +99,8 @@ def token_limit(samples: int) -> int:
     return max(LEAST_TOKENS, int(samples / SAMPLE_RATE_HZ * TOKENS_PER_S) + 1)
 
 
-def looped(tokens: Sequence[int]) -> int:
-    """Number of tokens at the end that only say again what stands right before them.
+def looped(tokens: Sequence[Hashable]) -> int:
+    """Number of tokens at the end that only say again what was said before.
 
     A greedy decoder that hears a sentence break off begins it again, and again, until its limit: of
     natural voices one tentative reading in ten did.
@@ -113,13 +115,22 @@ def looped(tokens: Sequence[int]) -> int:
     return longest if longest >= LEAST_LOOP else 0
 
 
+def loops_on(tokens: Sequence[int]) -> bool:
+    """Whether the tokens end in what was said three times: a decoder will not leave that loop."""
+    for width in range(1, len(tokens) // 3 + 1):
+        same = max(2 * width, SURE_LOOP)
+        if same + width <= len(tokens) and tokens[-same:] == tokens[-same - width : -width]:
+            return True
+    return False
+
+
 def transcription(
     text_of: Callable[[Sequence[int]], str],
     tokens: Sequence[int],
     logprobs: Sequence[float],
     finished: bool,
 ) -> Transcription:
-    """What a decoder wrote, without the loop that it ran into its limit with.
+    """What a decoder wrote, without the loop that it ran into its limit with, or was stopped in.
 
     Args:
         text_of: tokens to text.
@@ -127,11 +138,20 @@ def transcription(
         logprobs: of the tokens, and of the end where there is one.
         finished: whether there is.
     """
-    if not finished and (again := looped(tokens)):
-        tokens, finished = tokens[: len(tokens) - again], True
+    stop = next((n for n in range(len(tokens) + 1) if loops_on(tokens[:n])), None)
+    if stop is not None:
+        tokens, finished = tokens[:stop], False
+    if not finished:
+        again = looped([_sound_of(text_of([token]), token) for token in tokens])
+        tokens, finished = tokens[: len(tokens) - again], again > 0
         logprobs = logprobs[: len(tokens)]
     mean = float(np.mean(logprobs)) if len(logprobs) else 0.0
     return Transcription(text_of(tokens), tuple(tokens), mean, finished)
+
+
+def _sound_of(text: str, token: int) -> str | int:
+    """The same for a token with a capital, at a sentence's beginning, and without one."""
+    return token if not text or "\ufffd" in text else text.casefold()
 
 
 class GreedyDecoder:
@@ -192,4 +212,6 @@ class GreedyDecoder:
                 finished = True
                 break
             tokens.append(token)
+            if not least and loops_on(tokens):
+                break
         return transcription(self._tokens.text, tokens, logprobs, finished)

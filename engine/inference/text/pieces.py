@@ -28,7 +28,7 @@ PERIOD_NS = 1_000 * MS
 """From one tentative reading of a piece to the next."""
 SHORTEST_NS = 100 * MS
 """A voice shorter than this in a piece holds no word."""
-CUT_SOON_NS = 500 * MS
+CUT_SOON_NS = 700 * MS
 """A piece that is cut within this is not read just before: its end is read, and is nearly as soon
 believed."""
 NEW_NS = 300 * MS

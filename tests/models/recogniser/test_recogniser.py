@@ -1,5 +1,6 @@
 """Our network is Moonshine's; its graphs, exported and quantised, are the network."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from models.pretrained import PretrainedError
 from models.recogniser import export, importing
 from models.recogniser.decoding import (
+    GreedyDecoder,
     RecogniserError,
     TokenTable,
     Transcription,
@@ -174,11 +176,57 @@ def test_a_decoder_that_says_the_same_again_until_its_limit_said_it_once() -> No
     assert spoken([5, 6, 6, 6, 6, 6, 6], [-0.1] * 7, finished=False).text == "5 6"
 
 
+def test_a_sentence_that_begins_again_at_the_limit_is_cut() -> None:
+    again = spoken([5, 6, 7, 8, 5, 6], [-0.3] * 4 + [-0.01] * 2, finished=False)
+    assert (again.text, again.finished) == ("5 6 7 8", True)
+    assert again.mean_logprob == pytest.approx(-0.3)
+    texts = ["<unk>", "<s>", "</s>", "▁Used", "▁to", "▁be", "▁used", "."]
+    capital = transcription(TokenTable(texts).text, [3, 4, 5, 7, 6, 4], [-0.1] * 6, finished=False)
+    assert (capital.text, capital.finished) == ("Used to be.", True)
+    assert spoken([5, 6, 7, 6, 7, 6, 7], [-0.1] * 7, finished=False).text == "5 6 7"
+
+
 def test_what_a_speaker_repeats_and_what_is_cut_off_stays() -> None:
-    again = spoken([5, 6, 7, 8, 5, 6, 7, 8], [-0.1] * 9, finished=True)
-    assert (again.text, again.finished) == ("5 6 7 8 5 6 7 8", True)
-    cut = spoken([5, 6, 7, 8, 5, 6, 7], [-0.1] * 7, finished=False)
+    for said in ([5, 6, 7, 8, 5, 6, 7, 8], [5, 6, 6, 6, 7], [5, 5, 5], [5, 6, 5, 6, 5, 6]):
+        again = spoken(said, [-0.1] * (len(said) + 1), finished=True)
+        assert (again.tokens, again.finished) == (tuple(said), True)
+    cut = spoken([5, 6, 7, 8, 9, 10, 5], [-0.1] * 7, finished=False)
     assert (len(cut.tokens), cut.finished) == (7, False)
+
+
+def test_different_bytes_of_letters_are_no_repetition() -> None:
+    table = TokenTable(["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(0xC3, 0xCB))])
+    cut = transcription(table.text, list(range(3, 11)), [-0.1] * 8, finished=False)
+    assert (len(cut.tokens), cut.finished) == (8, False)
+
+
+@pytest.mark.parametrize("phrase", [[5], [5, 6], [5, 6, 7]])
+def test_a_decoder_that_loops_is_stopped_long_before_its_limit(phrase: list[int]) -> None:
+    steps = 0
+
+    def run(graph: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        nonlocal steps
+        logits = np.zeros((1, 10), np.float32)
+        if graph == "recogniser_decoder":
+            word = steps - 2
+            logits[0, 3 + steps if word < 0 else phrase[word % len(phrase)]] = 9.0
+            steps += 1
+        some = np.zeros((1, 1, 1), np.float32)
+        return {"final": some, "sound": some, "logits": logits, "cache": some}
+
+    decoder = GreedyDecoder(run, TokenTable([f"▁{n}" for n in range(10)]), (1, 1, 1))
+    found = decoder.decode(np.zeros((1, 1, 1), np.float32), limit=40)
+    assert found.tokens == (3, 4, *phrase)
+    assert found.finished
+    assert steps == len(found.tokens) + max(6, 2 * len(phrase))
+    steps = 0
+    decoder.decode(np.zeros((1, 1, 1), np.float32), limit=40, least=40)
+    assert steps == 40, "a rehearsal does all of its work"
+
+
+def test_what_was_said_three_times_is_cut_where_a_decoder_would_have_been_stopped() -> None:
+    endless = spoken([3, *[5, 6, 7] * 4, 8, 9], [-0.1] * 16, finished=True)
+    assert (endless.tokens, endless.finished) == ((3, 5, 6, 7), True)
 
 
 def test_a_token_table_of_the_package_is_read() -> None:

@@ -78,6 +78,10 @@ def test_a_piece_is_not_read_just_before_it_ends() -> None:
     cut_soon = [r.counts_from_ns // MS for r in readings(".500 s6000") if not r.final]
     # From 300 on, with its lead: cut at 4300, and read then in place of 4250.
     assert [ms for ms in cut_soon if ms <= 5000] == [2000, 3000, 4000]
+    # From 850 on: 4250 is 600 ms before its cut, and its end counts from 5450 on in place of 5000.
+    later = [r for r in readings(".1050 s6000") if r.t_end_ns <= 4850 * MS]
+    assert [r.counts_from_ns // MS for r in later] == [3000, 4000, 5450]
+    assert [r.final for r in later] == [False, False, True]
     paused = readings("s1200 .600")
     assert [(r.final, r.t_end_ns // MS) for r in paused] == [(True, 1200)]
     assert paused[0].counts_from_ns <= (1250 + DELAY_MS) * MS
