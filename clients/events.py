@@ -78,7 +78,7 @@ class Tracker:
         self._engines: set[str] = set()
         """Inference workers that are at work: a cluster has several."""
         self._heard: dict[tuple[bool, str], int] = {}
-        self._told: set[tuple[bool, str]] = set()
+        self._reported: set[tuple[bool, str]] = set()
         self._ended: set[str] = set()
         """Streams whose capture has ended: their last scores may still be on the way."""
 
@@ -92,7 +92,7 @@ class Tracker:
         name, fresh = message.envelope.stream, not message.envelope.repeated
         key = (isinstance(message, Status), name)
         if fresh:
-            self._told.discard(key)
+            self._reported.discard(key)
         if isinstance(message, Status):
             self._hear(key, now_ns, fresh)
             known, self._status[name] = self._status.get(name), message.envelope.seq
@@ -123,8 +123,8 @@ class Tracker:
         """Who has become silent; each is reported once until it is heard again."""
         found: list[Event] = []
         for key, heard_ns in self._heard.items():
-            if now_ns - heard_ns > self._stale_ns and key not in self._told:
-                self._told.add(key)
+            if now_ns - heard_ns > self._stale_ns and key not in self._reported:
+                self._reported.add(key)
                 worker, name = key
                 if worker:
                     self._engines.discard(name)

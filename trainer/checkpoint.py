@@ -160,12 +160,12 @@ class Checkpoint:
 
 def _difference(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> str:
     """The first few settings that differ."""
-    told: list[str] = []
+    differences: list[str] = []
     for key in sorted({*found, *expected}):
         one, other = found.get(key), expected.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
             if one != other:
-                told.append(_difference(one, other, f"{prefix}{key}."))
+                differences.append(_difference(one, other, f"{prefix}{key}."))
         elif one != other:
-            told.append(f"{prefix}{key}: made with {one!r}, now {other!r}")
-    return "; ".join(told[:3])
+            differences.append(f"{prefix}{key}: made with {one!r}, now {other!r}")
+    return "; ".join(differences[:3])

@@ -91,25 +91,25 @@ class Team:
         """Whether any process says so: all of them stop, or none."""
         if self.size == 1:
             return flag
-        told = torch.tensor(float(flag), device=self._device())
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-        return bool(told > 0)
+        shared = torch.tensor(float(flag), device=self._device())
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return bool(shared > 0)
 
     def one(self, value: float) -> float:
         """Rank 0's value, for decisions that every process has to take alike."""
         if self.size == 1:
             return value
-        told = torch.tensor(value, dtype=torch.float64, device=self._device())
-        dist.broadcast(told, 0)
-        return float(told)
+        shared = torch.tensor(value, dtype=torch.float64, device=self._device())
+        dist.broadcast(shared, 0)
+        return float(shared)
 
     def most(self, value: int) -> int:
         """The largest of all processes' values."""
         if self.size == 1:
             return value
-        told = torch.tensor(value, device=self._device())
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-        return int(told)
+        shared = torch.tensor(value, device=self._device())
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return int(shared)
 
     def collect(self, value: Any) -> list[Any]:
         """Every process's value, in order of rank."""

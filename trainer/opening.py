@@ -190,8 +190,8 @@ def _pretrained(recipe: Recipe, corpus: Corpus) -> list[str]:
 
 
 def _brought(corpus: Corpus) -> str:
-    told = []
+    parts = []
     for modality in corpus.modalities:
         own = any(clip.features(modality) is not None for clip in corpus.clips)
-        told.append(f"{modality} {'features' if own else 'to be encoded'}")
-    return ", ".join(told)
+        parts.append(f"{modality} {'features' if own else 'to be encoded'}")
+    return ", ".join(parts)

@@ -64,13 +64,13 @@ class TerminalProgress:
 
     def _lines(self, title: str, total: int) -> Callable[[], None]:
         done, started = 0, time.monotonic()
-        told = started
+        shown_s = started
 
         def advance() -> None:
-            nonlocal done, told
+            nonlocal done, shown_s
             done, now = done + 1, time.monotonic()
-            if now - told >= LINE_EVERY_S:
-                told = now
+            if now - shown_s >= LINE_EVERY_S:
+                shown_s = now
                 left = (now - started) / done * (total - done)
                 minutes = f"{(now - started) / 60:.0f} min, about {left / 60:.0f} left"
                 self.say(f"{title}: {done:,} of {total:,} ({minutes})")

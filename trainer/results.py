@@ -158,10 +158,10 @@ class Results:
         return found is not None and found.get("key") == self._key(seed, step, model)
 
     def _key(self, seed: int, step: Step, model: SentimentModel) -> dict[str, Any]:
-        told: list[Any] = [VERSION, identity(self.recipe)]
+        parts: list[Any] = [VERSION, identity(self.recipe)]
         if step == "evaluation":
-            told += [self.recipe.training.robustness, self.read(seed, "calibration")["margins"]]
-        recipe = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+            parts += [self.recipe.training.robustness, self.read(seed, "calibration")["margins"]]
+        recipe = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return {"recipe": recipe, "data": self.data, "weights": weights_digest(model)}
 
 

@@ -135,7 +135,7 @@ class Route(Closing):
         self._ask_s = 0.0
         self._claim_s = 0.0
         self._asks_since_s = time.monotonic()
-        self._told, self._told_s = "", 0.0
+        self._refusal, self._refused_s = "", 0.0
         self.sent = 0
         self.counters: Counter[str] = Counter()
         """``moves``, ``replayed`` messages, ``workers_lost``, ``places_refused``."""
@@ -211,10 +211,10 @@ class Route(Closing):
             self.counters["places_refused"] += 1
             now_s = time.monotonic()
             self._ask_s = now_s + answer.retry_ms / 1000
-            is_news = answer.reason != self._told or now_s - self._told_s >= REMIND_S
+            is_news = answer.reason != self._refusal or now_s - self._refused_s >= REMIND_S
             if is_news and now_s - self._asks_since_s >= REFUSED_S:
                 log.warning("stream %s: %s", self._stream, answer.reason)
-                self._told, self._told_s = answer.reason, now_s
+                self._refusal, self._refused_s = answer.reason, now_s
         elif isinstance(answer, Placed) and answer.epoch > self._epoch:
             self._follow(answer)
 
@@ -226,7 +226,7 @@ class Route(Closing):
             self._line.close()
         self.counters["moves"] += self._epoch > 0
         self._line, self._epoch, self._lost = Line(placed, self._security), placed.epoch, ""
-        self._told = ""
+        self._refusal = ""
         self.counters["replayed"] += self._tape.rewind(placed.hop_ms * 1_000_000, t_end_ns, seq)
         log.info("stream %s: to worker %s", self._stream, placed.worker)
 
@@ -239,9 +239,9 @@ class Route(Closing):
         except WireError as error:
             log.warning("stream %s: worker %s: %s", self._stream, former.worker, error)
             return t_end_ns, seq
-        told = reply.get("t_end_ns"), reply.get("seq")
-        if isinstance(told[0], int) and isinstance(told[1], int) and told[0] >= t_end_ns:
-            return told[0], told[1]
+        scored = reply.get("t_end_ns"), reply.get("seq")
+        if isinstance(scored[0], int) and isinstance(scored[1], int) and scored[0] >= t_end_ns:
+            return scored[0], scored[1]
         return t_end_ns, seq
 
     def _lose(self, line: Line) -> None:

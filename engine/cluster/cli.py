@@ -183,8 +183,10 @@ def status(asking: Asking, as_json: options.Json = False) -> None:
     known = values["directory"]
     print(f"directory        {known['pid']}, {known['streams']} streams, up {known['up_s']:.0f} s")
     if known["counters"]:
-        told = ", ".join(f"{name} {number}" for name, number in sorted(known["counters"].items()))
-        print(f"counted          {told}")
+        counted = ", ".join(
+            f"{name} {number}" for name, number in sorted(known["counters"].items())
+        )
+        print(f"counted          {counted}")
 
 
 @app.command()

@@ -68,7 +68,7 @@ class Directory:
         self._workers: dict[str, bytes] = {}
         self._hosts: dict[str, tuple[bytes, HostBeat, float]] = {}
         self._relays: dict[str, tuple[RelayBeat, float]] = {}
-        self._told: dict[bytes, tuple[str, ...]] = {}
+        self._relays_sent: dict[bytes, tuple[str, ...]] = {}
         self._captures: dict[str, dict[str, tuple[bytes, str]]] = {}
         self._waiting: dict[tuple[str, int], tuple[Placed, float]] = {}
         self.counters: Counter[str] = Counter()
@@ -133,13 +133,13 @@ class Directory:
             log.warning("worker %s is not taken: %s", beat.worker, error)
             return [(sender, Rejected(str(error)))]
         if self._workers.get(beat.worker) != sender:
-            self._told.pop(self._workers.get(beat.worker, b""), None)
+            self._relays_sent.pop(self._workers.get(beat.worker, b""), None)
             self._workers[beat.worker] = sender
             log.info("worker %s on %s, process %d", beat.worker, beat.host, beat.pid)
         intakes = tuple(sorted(relay.intake for relay, _ in self._relays.values()))
         answers: Answers = [(sender, release) for release in releases]
-        if intakes and self._told.get(sender) != intakes:
-            self._told[sender] = intakes
+        if intakes and self._relays_sent.get(sender) != intakes:
+            self._relays_sent[sender] = intakes
             answers.append((sender, Relays(intakes)))
         if not beat.draining and self._placement.members[beat.worker].draining:
             answers.append((sender, Drain()))

@@ -2,7 +2,7 @@
 
 It starts them once the directory has heard of it: one whose name is taken starts none. It holds no
 stream and sees no message; when it dies its workers end with it. A worker that it starts is the
-same process as everywhere, told by its settings where the directory is.
+same process as everywhere; its settings say where the directory is.
 """
 
 from __future__ import annotations

@@ -129,10 +129,10 @@ def connect(address: str) -> Any:
             break
         except Exception as error:  # Ray raises a dozen kinds, a bare Exception among them
             ray.shutdown()
-            told = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             if attempt == attempts:
-                raise RayError(f"no Ray cluster at {address}: {told}") from None
-            log.warning("Ray did not start, trying again: %s", told)
+                raise RayError(f"no Ray cluster at {address}: {reason}") from None
+            log.warning("Ray did not start, trying again: %s", reason)
     return ray
 
 

@@ -66,20 +66,20 @@ class Membership:
         self._incarnation = time.time_ns()
         self._beat_s = 0.0
         self._draining = False
-        self._told: tuple[str, ...] = ()
+        self._reported: tuple[str, ...] = ()
 
     def step(self) -> None:
         """Read what the directory says, and send a beat if it is time to."""
         for message in self.link.receive_all():
             self._take(message)
         since_s = time.monotonic() - self._beat_s
-        if since_s >= BEAT_S or (since_s >= QUICK_S and self._service.streams != self._told):
+        if since_s >= BEAT_S or (since_s >= QUICK_S and self._service.streams != self._reported):
             self.beat()
 
     def beat(self) -> None:
         """Send a beat."""
         self._beat_s = time.monotonic()
-        self._told = self._service.streams
+        self._reported = self._service.streams
         settings, service = self._settings, self._service
         self.link.send(
             Beat(

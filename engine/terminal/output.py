@@ -30,7 +30,7 @@ class Output:
         self._limit = limit
         self._waiting: deque[str] = deque()
         self._size = 0
-        self._told = 0
+        self._reported = 0
         self._busy = False
         self._gone = False
         self._filled = threading.Condition()
@@ -87,9 +87,9 @@ class Output:
                 text = self._waiting.popleft()
                 self._size -= len(text)
                 self._busy = True
-                if self.dropped > self._told:
-                    text += f"({self.dropped - self._told} texts dropped: nobody read)\n"
-                    self._told = self.dropped
+                if self.dropped > self._reported:
+                    text += f"({self.dropped - self._reported} texts dropped: nobody read)\n"
+                    self._reported = self.dropped
             self._print(text.encode(self.encoding, self.errors))
 
     def _print(self, data: bytes) -> None:

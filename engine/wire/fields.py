@@ -40,18 +40,18 @@ def explain(error: Exception, values: object, kind: Any, place: str) -> str:
     msgspec's own words may repeat a value, which can be what somebody said; of them only the
     place is taken, and that holds names of our own fields.
     """
-    told = str(error)
-    found = _PLACE.search(told)
+    message = str(error)
+    found = _PLACE.search(message)
     path = "" if found is None else found["path"]
     if found is not None and found["key"]:
         path += "[...]"
-    if (missing := _MISSING.match(told)) is not None:
+    if (missing := _MISSING.match(message)) is not None:
         path += f".{missing['name']}"
     steps = [m["name"] or m["index"] for m in _STEP.finditer(path)]
     wanted = type_at(kind, steps)
     expected = "another value" if wanted is None else expectation(wanted)
-    if told.startswith("expected "):  # a rule of a struct of ours, which repeats nothing
-        expected = told.removeprefix("expected ").partition(" - at ")[0]
+    if message.startswith("expected "):  # a rule of a struct of ours, which repeats nothing
+        expected = message.removeprefix("expected ").partition(" - at ")[0]
     shown = "".join(f".{step}" if step.isidentifier() else f"[{step}]" for step in steps)
     return f"{place}{shown}: expected {expected}, got {describe(value_at(values, steps))}"
 

@@ -103,7 +103,7 @@ class DirectoryLink(Socket):
         self.rejected = 0
         self._endpoint = endpoint
         self._heard_s = time.monotonic()
-        self._told = False
+        self._is_away = False
         # Without IMMEDIATE a message waits for a directory that is not there and arrives stale.
         self._zmq.immediate = 1
         self._zmq.sndhwm = QUEUE
@@ -122,13 +122,13 @@ class DirectoryLink(Socket):
         try:
             self._zmq.send(pack(message), zmq.NOBLOCK)
         except zmq.Again:
-            if not self._told and now_s - self._heard_s >= AWAY_S:
+            if not self._is_away and now_s - self._heard_s >= AWAY_S:
                 log.warning("no directory heard at %s for %.0f s", self._endpoint, AWAY_S)
-                self._told = True
+                self._is_away = True
             return False
-        if self._told:
+        if self._is_away:
             log.warning("the directory at %s is there", self._endpoint)
-            self._told = False
+            self._is_away = False
         self._heard_s = now_s
         return True
 

@@ -30,9 +30,9 @@ class Order:
         """Whether a message is news."""
         envelope = message.envelope
         if isinstance(message, Status):
-            told = self._status.get(envelope.stream)
-            news = not self._several or told is None or told[1] != envelope.clock
-            news = news or (told is not None and envelope.t_sent_ns > told[0])
+            known = self._status.get(envelope.stream)
+            news = not self._several or known is None or known[1] != envelope.clock
+            news = news or (known is not None and envelope.t_sent_ns > known[0])
             if news:
                 _remember(self._status, envelope.stream, (envelope.t_sent_ns, envelope.clock))
         else:

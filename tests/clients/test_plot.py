@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from clients.plot import draw, plot
+from clients.chart import draw
+from clients.plot import plot
 from clients.reading import RecordingFile
 from clients.record import RecordError, open_recording
 from clients.sessions import sessions

@@ -118,7 +118,7 @@ def assemble(path: Path, form: str, clips: Iterable[Clip], ledger: Ledger) -> Co
 
 
 def merge(corpora: Sequence[Corpus]) -> Corpus:
-    """Several corpora as one; ids and groups are told apart by the corpus's name.
+    """Several corpora as one; ids and groups are note apart by the corpus's name.
 
     Raises:
         CorpusError: none given, or two of one name.
@@ -236,8 +236,8 @@ def hold_back(corpus: Corpus, share: float = 0.1) -> Corpus:
     clips = tuple(replace(clip, split="valid") if moved(clip) else clip for clip in corpus.clips)
     count = sum(clip.split == "valid" for clip in clips)
     kept = tuple(problem for problem in corpus.problems if "split 'valid'" not in problem.kind)
-    told = Problem("note", "training clips held back for validation", count)
-    return replace(corpus, clips=clips, problems=(*kept, told))
+    note = Problem("note", "training clips held back for validation", count)
+    return replace(corpus, clips=clips, problems=(*kept, note))
 
 
 def _check_labels(labels: NDArray[np.float64], ledger: Ledger) -> None:

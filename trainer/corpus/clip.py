@@ -185,11 +185,11 @@ class Corpus:
         """
         faults = [problem for problem in self.problems if problem.severity == "error"]
         if faults:
-            told = [f"{fault.kind}: {fault.count}" for fault in faults]
+            parts = [f"{fault.kind}: {fault.count}" for fault in faults]
             # What was left out, or is nearly a known column, is often the cause.
-            told += [_in_words(p) for p in self.problems if p.severity == "lost"]
-            told += [p.kind for p in self.problems if p.kind.endswith("meant?")]
-            listed = "; ".join(told)
+            parts += [_in_words(p) for p in self.problems if p.severity == "lost"]
+            parts += [p.kind for p in self.problems if p.kind.endswith("meant?")]
+            listed = "; ".join(parts)
             raise CorpusError(f"{self.path}: {listed} (see `python -m trainer inspect`)")
 
 

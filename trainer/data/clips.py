@@ -96,9 +96,9 @@ class StoredSamples:
         """Short digest of ids, labels, weights and frames: other data, other digest."""
         state = hashlib.sha256()
         for clip in self.clips:
-            told = (clip.id, clip.corpus, clip.valence, clip.weight, clip.duration_s)
+            facts = (clip.id, clip.corpus, clip.valence, clip.weight, clip.duration_s)
             more = (clip.emotions, clip.understood)
-            state.update(repr((told, sorted(clip.keys.items()), *more)).encode())
+            state.update(repr((facts, sorted(clip.keys.items()), *more)).encode())
         return state.hexdigest()[:16]
 
     @property

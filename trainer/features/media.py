@@ -49,8 +49,8 @@ class MediaReader:
     def crop_settings(self) -> str:
         """Short digest of the settings that crops depend on (``UNDERTONE_*``, file)."""
         capture = self._settings.capture
-        told = f"{self._settings.faces!r}/{capture.video_rate_hz}/{capture.crop_format}"
-        return hashlib.sha256(told.encode()).hexdigest()[:8]
+        described = f"{self._settings.faces!r}/{capture.video_rate_hz}/{capture.crop_format}"
+        return hashlib.sha256(described.encode()).hexdigest()[:8]
 
     def samples(self, media: Media) -> NDArray[np.float32]:
         """Sound [N] of a clip at 16 kHz, in [-1, 1).

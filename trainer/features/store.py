@@ -203,8 +203,8 @@ class FrameStore:
             file.write(data)
         seconds = round(float(seconds), SECONDS_DIGITS)
         entry = Entry(key, shard, first, len(frames), seconds, zlib.crc32(data), self.writer)
-        told = {name: value for name, value in asdict(entry).items() if name != "writer"}
-        line = (json.dumps(told) + "\n").encode()
+        values = {name: value for name, value in asdict(entry).items() if name != "writer"}
+        line = (json.dumps(values) + "\n").encode()
         with self._index().open("ab") as index:
             index.write(line)
         self._take(entry, len(line))

@@ -19,13 +19,13 @@ STYLE = (
 )
 
 
-def write_all(tables: Sequence[Rendered], out: Path, told: Sequence[str]) -> list[Path]:
+def write_all(tables: Sequence[Rendered], out: Path, notes: Sequence[str]) -> list[Path]:
     """Write every table in every form.
 
     Args:
         tables: built.
         out: folder.
-        told: lines about the study, for the top of the page.
+        notes: lines about the study, for the top of the page.
 
     Returns:
         The files.
@@ -48,7 +48,7 @@ def write_all(tables: Sequence[Rendered], out: Path, told: Sequence[str]) -> lis
             path.write_text(figures[table.name])
             written.append(path)
     page = out / "tables.html"
-    page.write_text(to_html(tables, told, figures))
+    page.write_text(to_html(tables, notes, figures))
     return [page, *written]
 
 
@@ -87,10 +87,10 @@ def to_latex(table: Rendered) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(tables: Sequence[Rendered], told: Sequence[str], figures: dict[str, str]) -> str:
+def to_html(tables: Sequence[Rendered], notes: Sequence[str], figures: dict[str, str]) -> str:
     """One page without scripts or outside files."""
     parts = [f"<!doctype html><meta charset=utf-8><title>Tables</title><style>{STYLE}</style>"]
-    parts += [f"<p>{html.escape(line)}</p>" for line in told]
+    parts += [f"<p>{html.escape(line)}</p>" for line in notes]
     for table in tables:
         parts.append(f"<h2>{html.escape(table.title)}</h2><table>")
         parts.append("<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in table.columns))

@@ -121,8 +121,12 @@ def _parse(api: TensorRT, network: Any, onnx_model: bytes) -> None:
     if parser.parse(onnx_model) and not parser.num_errors:
         return
     faults = [parser.get_error(index) for index in range(parser.num_errors)]
-    told = [f"{fault.node_operator()} {fault.node_name()!r}: {fault.desc()}" for fault in faults]
-    raise BackendError("TensorRT cannot parse the graph: " + ("; ".join(told) or "no reason given"))
+    messages = [
+        f"{fault.node_operator()} {fault.node_name()!r}: {fault.desc()}" for fault in faults
+    ]
+    raise BackendError(
+        "TensorRT cannot parse the graph: " + ("; ".join(messages) or "no reason given")
+    )
 
 
 def _set_profile(

@@ -139,7 +139,7 @@ class ThreadedSimulator:
         self._thread: Thread | None = None
         self._failed = False
         self._late = 0
-        self._told = False
+        self._has_warned = False
 
     def submit(self, segment: SpeechSegment) -> int:
         """See ``SpeechSimulator``; after a failure to load, every segment is dropped."""
@@ -213,9 +213,9 @@ class ThreadedSimulator:
     def _tell_cost(self, batch: Sequence[SpeechSegment], spent_s: float) -> None:
         """One line, once, if the machine does not keep up with what is said."""
         spoken_s = sum(segment.t_end_ns - segment.t_start_ns for segment in batch) / NS_PER_S
-        if self._told or self._wait or spent_s <= spoken_s:
+        if self._has_warned or self._wait or spent_s <= spoken_s:
             return
-        self._told = True
+        self._has_warned = True
         log.warning(
             "simulated text takes %.1f s per second of speech on this machine: what is more than "
             "%d s late is dropped and counted (speech_dropped)",
