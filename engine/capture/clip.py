@@ -133,7 +133,6 @@ class _Pair:
         self._path = path
         self._start_ns = start_ns
         self._begin_ns = 0
-        self._stamper = stamper
         self._chunker = Chunker(settings, stamper)
         sampler = FrameSampler(settings.capture.video_rate_hz)
         self._plan = PicturePlan(sampler, self._time_ns)
