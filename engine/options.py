@@ -19,7 +19,7 @@ SAMPLES = Path(__file__).parent / "samples"
 NONE = "none"
 NO_DEVICE = (
     "no microphone and no camera found; play a clip with --source CLIP "
-    "(--source sample is packaged), or name a device: python -m engine devices"
+    "(--source sample is packaged), or name a device: undertone devices"
 )
 ADDRESSES = ("rtsp://", "rtsps://", "http://", "https://")
 

@@ -1,4 +1,4 @@
-"""The first score of a running engine (python -m engine --source sample), and what is in it.
+"""The first score of a running engine (undertone run --source sample), and what is in it.
 
 Usage: python examples/first_score.py [ENDPOINT]
 """

@@ -1,6 +1,6 @@
 """Everybody at once: one line a second with the newest valence of each stream, asynchronously.
 
-Start an engine with several (python -m engine --stream alice=a.mp4 --stream bob=b.mp4).
+Start an engine with several (undertone run --stream alice=a.mp4 --stream bob=b.mp4).
 Usage: python examples/many_streams.py [ENDPOINT]      (ends with Ctrl-C)
 """
 

@@ -1,4 +1,4 @@
-"""Your own source: push sound and face crops to a running worker (python -m engine infer).
+"""Your own source: push sound and face crops to a running worker (undertone infer).
 
 Here a clip plays the part of your device, its middle the part of your face detector.
 

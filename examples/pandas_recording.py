@@ -1,7 +1,7 @@
 """A recording in pandas: one row per score, times as times, figures per minute.
 
 pandas is no part of Undertone: pip install pandas. (Without it: clients.reading reads a recording
-row by row, and python -m clients plot draws it.)
+row by row, and undertone plot draws it.)
 
 Usage: python examples/pandas_recording.py session.csv|session.jsonl|session.parquet
 """

@@ -91,7 +91,7 @@ def load() -> Any:
         import ray
     except ImportError:
         raise RayError(
-            'a cluster on Ray needs Ray: pip install -e ".[cluster]" (python -m engine cluster '
+            'a cluster on Ray needs Ray: pip install -e ".[cluster]" (undertone cluster '
             "runs one on this machine without it)"
         ) from None
     return ray

@@ -252,6 +252,6 @@ def _load(path: Path, directory: Path, secret: bool = True) -> tuple[bytes, byte
         public, private = b"", None
     if not public or (secret and not private):
         raise WireError(
-            f"{path}: no usable key; make one with: python -m engine keys --keys-dir {directory}"
+            f"{path}: no usable key; make one with: undertone keys --keys-dir {directory}"
         )
     return public, private or b""

@@ -92,5 +92,5 @@ def test_ingest_and_control_are_closed_to_strangers_too(keys: Path, server: Serv
 
 
 def test_missing_keys_say_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(WireError, match=r"no usable key; make one with: python -m engine keys"):
+    with pytest.raises(WireError, match=r"no usable key; make one with: undertone keys"):
         ServerSecurity.read(tmp_path)
