@@ -66,7 +66,7 @@ class PatternCalibration(BaseModel):
     clips: int = Field(ge=0)
     """Validation clips behind it."""
     stretch: float = Field(1.0, ge=1, le=WHOLE_SCALE)
-    """What a world never trained on costs: the ends lie this many times as far from the valence.
+    """What data unlike the training's costs: the ends are this many times as far from the valence.
     Measured by training without a corpus and asking for its labels to be covered."""
 
 

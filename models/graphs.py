@@ -82,7 +82,7 @@ class SequenceGraph:
 
 @dataclass(frozen=True, slots=True)
 class RowGraph:
-    """Rows that do not know of each other: ``input`` [B, *shape] to ``frames`` [B, D]."""
+    """Independent rows: ``input`` [B, *shape] to ``frames`` [B, D]."""
 
     inputs: ClassVar[tuple[str, ...]] = ("input",)
     outputs: ClassVar[tuple[str, ...]] = ("frames",)

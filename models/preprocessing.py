@@ -1,6 +1,6 @@
 """Preprocessing: sound and crops to what encoders take. The one path of training and live use.
 
-Numpy only (and OpenCV's resize), no state but what a stream needs to go on.
+Numpy only (and OpenCV's resize), no state but what a stream needs to continue.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The published checkpoint in our network: same weights, same numbers.
+"""The published checkpoint in this network: same weights, same numbers.
 
 Key names are those of the network published with arXiv 2410.15029.
 """

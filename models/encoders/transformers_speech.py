@@ -12,7 +12,7 @@ from models.pretrained import PretrainedError, hidden_state, load
 from models.spec import SAMPLE_RATE_HZ, SequenceEncoderSpec
 
 CONTEXT_S = 2.0
-"""Sound before a chunk that a live window encodes along: these models look everywhere."""
+"""Sound before a chunk that a live window encodes along: these models attend to everything."""
 WHISPER_STRIDE = 320
 
 

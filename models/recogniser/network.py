@@ -1,7 +1,7 @@
 """Moonshine, the recogniser's network: sound to words (arXiv 2410.15608).
 
-Three convolutions make a frame of every 24 ms, an encoder of ``encoder_layers`` looks at all of
-them, a decoder writes one token after the other. There is no padding: a sound of any length is
+Three convolutions make a frame of every 24 ms, an encoder of ``encoder_layers`` attends to all
+of them, a decoder writes one token after the other. There is no padding: a sound of any length is
 encoded as it is, and normalised over its whole length. Parameters have the names of the
 published checkpoints, so that their weights load as they are.
 
@@ -22,7 +22,7 @@ ROPE_BASE = 10_000.0
 
 
 def rotation(positions: Tensor, shape: RecogniserShape) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [T, d / 2] of the rotary embedding; 1 and 0 where it leaves a pair be."""
+    """Cosines and sines [T, d / 2] of the rotary embedding; 1 and 0 for unchanged pairs."""
     pairs = torch.arange(shape.head_dim // 2, device=positions.device, dtype=torch.float32)
     frequency = ROPE_BASE ** (-2.0 * pairs / shape.rotary_dim)
     frequency = torch.where(pairs < shape.rotary_dim // 2, frequency, torch.zeros_like(pairs))
@@ -38,7 +38,7 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Projections of multi-head attention; who looks at whom is the layer's affair."""
+    """Projections of multi-head attention; which positions attend to which is up to the layer."""
 
     def __init__(self, shape: RecogniserShape) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class DecoderMlp(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Every frame looks at every frame."""
+    """Every frame attends to every frame."""
 
     def __init__(self, shape: RecogniserShape) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Encoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """A new token looks at itself and those before it, then at the sound."""
+    """A new token attends to itself and those before it, then to the sound."""
 
     def __init__(self, shape: RecogniserShape) -> None:
         super().__init__()

@@ -118,7 +118,7 @@ def assemble(path: Path, form: str, clips: Iterable[Clip], ledger: Ledger) -> Co
 
 
 def merge(corpora: Sequence[Corpus]) -> Corpus:
-    """Several corpora as one; ids and groups are note apart by the corpus's name.
+    """Several corpora as one; ids and groups are distinguished by the corpus's name.
 
     Raises:
         CorpusError: none given, or two of one name.

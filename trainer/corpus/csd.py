@@ -1,7 +1,7 @@
 """CMU-MultimodalSDK ``.csd`` files: features and labels on intervals of videos (HDF5).
 
 ``/<root>/data/<video>/features`` [n, d] with ``intervals`` [n, 2] in seconds. One clip is one
-segment of the label file; its features are the rows whose middle lies in it.
+segment of the label file; its features are the rows whose middle is in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which format a path holds, told by looking into it."""
+"""Which format a path holds, found by looking into it."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 ``features/<feature-name>/`` holds per clip ``<clip>.npy`` [T, D] or [D], or a folder ``<clip>/``
 of one .npy per frame, in the order of their names. The feature's name tells its modality
-(``wavlm-large-FRA``, ``vicuna-7b-v1.5``, ``manet``). ``transcription.csv`` (name, english) may lie
-beside.
+(``wavlm-large-FRA``, ``vicuna-7b-v1.5``, ``manet``). ``transcription.csv`` (name, english) may be
+next to them.
 """
 
 from __future__ import annotations

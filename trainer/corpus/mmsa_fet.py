@@ -1,6 +1,6 @@
 """MMSA-FET: ``label.csv`` next to ``Raw/<video_id>/<clip_id>.mp4``.
 
-A ``segments.csv`` (file, start, end) beside it gives durations where ``clip_id`` is a start time:
+A ``segments.csv`` (file, start, end) next to it gives durations where ``clip_id`` is a start time:
 the clips and segments of a video are matched in order, if they are as many.
 """
 
@@ -64,7 +64,7 @@ def _durations(
 ) -> dict[tuple[str, str], float]:
     """Durations by video and clip.
 
-    The start in an id lies in the middle where two segments overlap, so only order matches it.
+    The start in an id is in the middle where two segments overlap, so only order matches it.
     """
     if not path.is_file() or not set(SEGMENT_COLUMNS) <= set(header(path)):
         return {}

@@ -146,7 +146,7 @@ class SequenceLayout:
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Rows that do not know of each other: ``input`` [B, ...], pictures or frames."""
+    """Independent rows: ``input`` [B, ...], pictures or frames."""
 
     shape: Shape
     max_batch: int
