@@ -7,10 +7,9 @@ windows of all streams, fuses them in one batch and filters each stream's valenc
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from engine.backends.protocol import Backend
@@ -23,9 +22,10 @@ from engine.inference.forward import (
     encode_ahead,
     encode_blocks,
 )
-from engine.inference.grid import LIVE_PATIENCE_NS, Due
+from engine.inference.grid import LIVE_PATIENCE_NS
 from engine.inference.outcome import Outcome, score_of
 from engine.inference.rolling import Observation
+from engine.inference.roster import Roster
 from engine.inference.stream import StreamState, fault_of
 from engine.inference.text.backlog import Job
 from engine.inference.text.recognition import WordsSource
@@ -49,15 +49,6 @@ from models.bundle import Bundle
 
 SPEAKING_NS = 100_000_000
 """A voice within this long before the window's end counts as speaking now."""
-MAX_DUE, FIRST = 64, 32
-"""Windows scored in one step: messages, requests and the pulse are never behind more. Among them
-those of the streams that were here first, so that a crowd of newcomers silences nobody."""
-OTHERS_NS = 60_000_000
-"""Time that a step spends on the sound of the others, whose next ones wait for the next step."""
-MAX_NUMBERED = 4096
-"""Streams whose score numbers go on after they were forgotten: those that were scored last."""
-MAX_RELEASED = 4096
-"""Released streams that are remembered, against messages of theirs that are still under way."""
 
 
 class InferenceCore:
@@ -99,16 +90,9 @@ class InferenceCore:
         self._words = words
         self._words_settings = words_settings or WordsSettings()
         self._timer = timer
-        self._streams: dict[str, StreamState] = {}
-        self._touched: set[str] = set()
-        self._fresh: set[str] = set()
-        self._owing: set[str] = set()
-        self._deadlines: list[tuple[int, str]] = []
-        self._score_seq: dict[str, int] = {}
-        self._forgotten: list[str] = []
-        self._ended: list[str] = []
-        self._released: dict[str, tuple[int, Held]] = {}
         self._counters: Counter[str] = Counter()
+        self._roster = Roster(settings, self._counters, timer)
+        self._fresh: set[str] = set()
         self._fuser = Fuser(bundle, backend, self._counters)
         self.model = ModelInfo(
             name=bundle.config.name,
@@ -129,7 +113,7 @@ class InferenceCore:
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the streams that are known now."""
-        return tuple(self._streams)
+        return self._roster.names
 
     def push(self, message: Message, now_ns: int) -> bool:
         """File a message that arrived at ``now_ns``; False if it was dropped (and counted)."""
@@ -137,26 +121,15 @@ class InferenceCore:
             self._counters["messages_unexpected"] += 1
             return False
         self._counters["messages"] += 1
-        clock = message.envelope.clock
-        foreign = self._clocks is not None and not self._clocks.is_own(clock)
+        envelope = message.envelope
+        foreign = self._clocks is not None and not self._clocks.is_own(envelope.clock)
         if (fault := fault_of(message, foreign, now_ns)) is not None:
             self._counters[fault] += 1
             return False
-        name, epoch = message.envelope.stream, message.envelope.epoch
-        state = self._streams.get(name)
-        if epoch <= self._released.get(name, (-1, None))[0] or (
-            state is not None and epoch < state.epoch
-        ):
-            self._counters["messages_of_old_epoch"] += 1
+        if (refusal := self._roster.refusal(envelope)) is not None:
+            self._counters[refusal] += 1
             return False
-        if state is not None and state.epoch < epoch:
-            state = None  # it went to another worker, and has come back
-        if state is not None and state.clock != message.envelope.clock:
-            self._counters["streams_restarted"] += 1
-            state = None
-        if name not in self._streams and len(self._streams) >= self._settings.max_streams:
-            self._counters["streams_refused"] += 1
-            return False
+        state = self._roster.current(envelope)
         # A picture is opened only where it will be taken: that is most of the work it makes.
         if isinstance(message, Video) and not (state and state.refuses(message, now_ns)):
             try:
@@ -166,7 +139,7 @@ class InferenceCore:
                 return False
         if state is None:
             state = StreamState(
-                message.envelope,
+                envelope,
                 self._config,
                 self._settings,
                 now_ns,
@@ -175,17 +148,13 @@ class InferenceCore:
             )
         if foreign and self._clocks is not None:
             # None for a repetition alone, which no sender of captures makes.
-            state.offset_ns = self._clocks.observe(message.envelope, now_ns) or 0
-        if name not in self._streams:
-            heapq.heappush(self._deadlines, (state.deadline_ns, name))
-        self._streams[name] = state
-        self._touched.add(name)
-        self._fresh.add(name)
+            state.offset_ns = self._clocks.observe(envelope, now_ns) or 0
+        self._roster.enter(state)
+        self._fresh.add(state.name)
         rested = state.grid.rests
         taken = state.push(message, now_ns, self._counters)
         if rested and not state.grid.rests:
-            self._unschedule(name)
-            heapq.heappush(self._deadlines, (state.deadline_ns, name))
+            self._roster.reschedule(state)
         if self._words is not None and state.to_read:
             self._ask_for_words(self._words, state, now_ns)
         return taken
@@ -195,83 +164,47 @@ class InferenceCore:
         if self._clocks is None or self._clocks.is_own(clock):
             return
         self._clocks.learn(clock, offset_ns)
-        for state in self._streams.values():
-            if state.clock == clock:
-                state.offset_ns = offset_ns
+        self._roster.learn_offset(clock, offset_ns)
 
     def mark(self, label: str, stream: str | None = None) -> int:
         """Put a label on the next score of a stream, or of all; return how many it reaches.
 
         Several marks within one hop stand in one score, as far as there is room for them.
         """
-        marked = [s for s in self._streams.values() if stream is None or s.name == stream]
+        marked = [s for s in self._roster if stream is None or s.name == stream]
         return sum(state.take_mark(label) for state in marked)
 
     def pop_forgotten(self) -> list[str]:
         """Hand out the names of the streams that were forgotten since the last call."""
-        names, self._forgotten = self._forgotten, []
-        return names
+        return self._roster.pop_forgotten()
 
     def forget(self) -> None:
         """Forget every stream, as after a pause; counters and score numbers go on."""
-        self._forgotten += self._streams
-        self._streams.clear()
-        self._touched.clear()
-        self._owing.clear()
-        self._deadlines.clear()
+        self._roster.forget()
 
     def release(self, stream: str, epoch: int) -> Held:
         """Stop at once with a stream held under ``epoch`` or an older one: it lives elsewhere now.
 
         Returns how far it was scored; asked once more, the same.
         """
-        state = self._streams.get(stream)
-        if state is not None and state.epoch <= epoch:
-            held = _held(state)
-            del self._streams[stream]
-            self._forgotten.append(stream)
-            self._touched.discard(stream)
-            self._owing.discard(stream)
-            self._unschedule(stream)
-            self._counters["streams_released"] += 1
-            self._released[stream] = (epoch, held)
-            if len(self._released) > MAX_RELEASED:
-                del self._released[next(iter(self._released))]
-        return self._released.get(stream, (0, Held(epoch)))[1]
-
-    def _unschedule(self, name: str) -> None:
-        self._deadlines = [item for item in self._deadlines if item[1] != name]
-        heapq.heapify(self._deadlines)
-
-    def _end(self, name: str) -> None:
-        """Forget a stream whose person has left."""
-        del self._streams[name]
-        self._touched.discard(name)
-        self._owing.discard(name)
-        self._unschedule(name)
-        self._counters["streams_ended"] += 1
-        self._forgotten.append(name)
-        self._ended.append(name)
+        return self._roster.release(stream, epoch)
 
     def pop_ended(self) -> list[str]:
         """Hand out the streams that have ended since the last call: their people have left."""
-        ended, self._ended = self._ended, []
-        return ended
+        return self._roster.pop_ended()
 
     def held(self) -> dict[str, Held]:
         """The streams that are here, and how far each is scored."""
-        return {name: _held(state) for name, state in self._streams.items()}
+        return self._roster.held()
 
     def next_deadline_ns(self) -> int | None:
         """When ``pop_ready`` must be called even if no message comes; None without streams."""
-        if self._owing:
-            return 0
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._roster.next_deadline_ns()
 
     def pop_ready(self, now_ns: int) -> list[Score]:
         """Score every window that is due at ``now_ns``, all of them in one batch."""
         started = self._timer()
-        due = self._take(now_ns, started)
+        due = self._roster.take(now_ns, started, self._encode_blocks)
         if not due:
             return []
         if self._simulate_speech is not None:
@@ -296,9 +229,9 @@ class InferenceCore:
             if self._words is not None and window.stream.to_read:
                 self._ask_for_words(self._words, window.stream, now_ns)
             over_ns = window.stream.video.over_ns
-            here = self._streams.get(window.stream.name) is window.stream
+            here = self._roster.get(window.stream.name) is window.stream
             if here and over_ns is not None and window.due.end_ns >= over_ns:
-                self._end(window.stream.name)
+                self._roster.end(window.stream.name)
         return scores
 
     def work_ahead(self) -> bool:
@@ -309,7 +242,7 @@ class InferenceCore:
         """
         if not self._fresh:
             return False
-        states = self._in_order(self._fresh, self._first())
+        states = self._roster.in_order(self._fresh)
         for place, state in enumerate(states, 1):
             if encode_ahead(state, islice(states, place, None), self._backend):
                 return True
@@ -317,10 +250,13 @@ class InferenceCore:
         self._fresh.clear()
         return False
 
+    def _encode_blocks(self, state: StreamState) -> None:
+        encode_blocks(state, self._backend)
+
     def _explains(self, window: Window) -> bool:
         """Whether each modality of a window is asked by itself."""
         place = round((window.due.end_ns - window.stream.grid.t0_ns) / window.stream.hop_ns)
-        return self._settings.explain and is_due(place, len(self._streams))
+        return self._settings.explain and is_due(place, len(self._roster))
 
     def _fuse(self, windows: Sequence[Window]) -> list[Fused | None]:
         """What the network says of windows; of one that got nothing new it has said it before."""
@@ -342,67 +278,13 @@ class InferenceCore:
             return False, None
         return True, last[1]
 
-    def _first(self) -> set[str]:
-        """Streams that were here first, as far as they are played as they are spoken."""
-        first = islice(self._streams.items(), FIRST)
-        return {name for name, state in first if not state.audio.behind}
-
-    def _in_order(self, names: Iterable[str], first: set[str]) -> list[StreamState]:
-        """Streams as their turn comes: those here first, then who has waited longest."""
-        known = [self._streams[name] for name in names if name in self._streams]
-        return sorted(known, key=lambda s: (s.name not in first, s.deadline_ns, s.name))
-
-    def _take(self, now_ns: int, started: int) -> list[tuple[StreamState, Due]]:
-        """Due windows of the streams that got messages or whose deadline has passed."""
-        names, self._touched, self._owing = self._touched | self._owing, set(), set()
-        popped: list[str] = []
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            popped.append(heapq.heappop(self._deadlines)[1])
-        names.update(popped)
-        if not names:
-            return []
-        due: list[tuple[StreamState, Due]] = []
-        timeout_ns = self._settings.stream_timeout_s * 1e9
-        first = self._first()
-        # A step takes a bounded number, the next one the rest.
-        for state in self._in_order(names, first):
-            name = state.name
-            if now_ns - state.arrived_ns > timeout_ns:
-                del self._streams[name]
-                self._forgotten.append(name)
-                self._counters["streams_forgotten"] += 1
-                self._counters["marks_lost"] += state.mark is not None
-                continue
-            if len(due) >= MAX_DUE:
-                self._touched.add(name)
-                continue
-            old = name in first and state.is_settled
-            if not old and self._timer() - started > OTHERS_NS:
-                self._touched.add(name)
-                continue
-            window = state.take(now_ns)
-            if window is not None:
-                state.skip(window.start_ns, self._counters)
-                if not old:
-                    encode_blocks(state, self._backend)
-                self._counters["windows_dropped"] += window.skipped
-                due.append((state, window))
-                if state.grid.owes:
-                    self._owing.add(name)
-        # Each stream has one entry in the heap; one whose window was ready early is merely
-        # looked at once more.
-        for name in popped:
-            if name in self._streams:
-                heapq.heappush(self._deadlines, (self._streams[name].deadline_ns, name))
-        return due
-
     def _exchange_speech(self, simulator: SpeechSimulator, due: Sequence[StreamState]) -> None:
         """Hand over the speech that has ended, and file the text of what was handed over before."""
         for state in due:
             for segment in state.audio.speech.pop_ready() if state.audio.speech else ():
                 self._counters["speech_dropped"] += simulator.submit(segment)
         for spoken in simulator.pop_ready():
-            owner = self._streams.get(spoken.segment.stream)
+            owner = self._roster.get(spoken.segment.stream)
             # The stream may be gone, or begun again, by the time that its text is there.
             if owner is None or owner.clock != spoken.segment.clock:
                 self._counters["speech_late"] += 1
@@ -420,7 +302,7 @@ class InferenceCore:
     def _take_words(self, words: WordsSource) -> None:
         """File what was read since the last windows."""
         for item in words.pop_ready():
-            owner = self._streams.get(item.stream)
+            owner = self._roster.get(item.stream)
             # The stream may be gone, or begun again, by the time that its words are there.
             if owner is None or owner.words is None or owner.words.session != item.session:
                 self._counters["words_late"] += 1
@@ -441,16 +323,7 @@ class InferenceCore:
         said = {name: state.said[name] for name in present(window) if name in state.said}
         mark, state.mark = state.mark, None
         spoke_on = state.audio.voiced.covered_ns(end_ns - SPEAKING_NS, end_ns) > 0
-        seq = state.next_seq(end_ns, self._score_seq.pop(state.name, 0))
-        self._score_seq[state.name] = seq + 1
-        if len(self._score_seq) > MAX_NUMBERED:
-            del self._score_seq[next(iter(self._score_seq))]
-        state.last_score = (end_ns, seq)
+        seq = self._roster.next_seq(state, end_ns)
         self._counters["scores"] += 1
         outcome = Outcome(window, fused, said, rolling, seq, mark, spoke_on, now_ns, stages_ns)
         return score_of(outcome, self.model, self._words_settings.publish)
-
-
-def _held(state: StreamState) -> Held:
-    t_end_ns, seq = state.last_score or (-1, -1)
-    return Held(state.epoch, t_end_ns, seq)

@@ -156,11 +156,6 @@ class ThreadedSimulator:
             self._changed.notify_all()
             return dropped + late
 
-    @property
-    def waiting(self) -> int:
-        """Segments that are not in hand yet."""
-        return len(self._waiting)
-
     def pop_ready(self) -> list[SpokenText]:
         """See ``SpeechSimulator``."""
         if self._wait:

@@ -194,7 +194,7 @@ def test_every_sample_is_encoded_once_and_the_frames_are_those_of_the_whole() ->
     stream = SequenceStream(config().audio_encoder, mel_of_silence())
     stream.push(mel)
     whole = backend.run("audio_encoder", {"input": stream.pending()[None]})["frames"][0]
-    ring = core._streams["s"].audio.frames
+    ring = core._roster["s"].audio.frames
     kept = ring.between(T0 + 2_000 * MS, T0 + 6_000 * MS)
     projected = backend.run("audio_projection", {"input": whole[-100:]})["frames"]
     assert kept.shape == projected.shape == (100, config().network.projected_dim)
@@ -325,7 +325,7 @@ def test_a_companion_in_the_batch_changes_no_frame_of_an_encoder_that_looks_both
         core = InferenceCore(bundle, BothWays(both), InferenceSettings())
         mine = [sound(seq) for seq in range(25)]
         play_in_batches(core, [*mine, *others], step_ms=500)
-        return core._streams["s"].audio.frames.between(T0, T0 + 1_000 * MS).copy()
+        return core._roster["s"].audio.frames.between(T0, T0 + 1_000 * MS).copy()
 
     # Both are due in one step, and the companion has said less.
     companion = [sound(seq, stream="other", at_ms=300 + 40 * seq) for seq in range(25)]
@@ -355,7 +355,7 @@ def test_however_often_sound_breaks_off_scores_come_a_hop_apart_and_the_filter_k
     for message in messages:
         now = message.envelope.t_end_ns
         core.push(message, now)
-        state = core._streams["s"]
+        state = core._roster["s"]
         if not times:
             times.append(0.0)
             state.rolling = Watched(state.rolling, times)
@@ -377,8 +377,8 @@ def test_a_gap_leaves_a_hole_and_resets_the_context() -> None:
     fresh, _ = make_core()
     play(fresh, [sound(i, at_ms=40 * i + 1_000) for i in range(50, 75)])
     end = T0 + 4_000 * MS
-    after = core._streams["s"].audio.frames.between(end - 1_000 * MS, end)
-    expected = fresh._streams["s"].audio.frames.between(end - 1_000 * MS, end)
+    after = core._roster["s"].audio.frames.between(end - 1_000 * MS, end)
+    expected = fresh._roster["s"].audio.frames.between(end - 1_000 * MS, end)
     np.testing.assert_allclose(after, expected, atol=1e-5)
     assert len(after) == 25
 
@@ -462,7 +462,7 @@ def test_a_clock_of_another_host_is_compared_through_its_smallest_delay() -> Non
     assert scores[0].envelope.t_end_ns == T0 + 500 * MS
     assert scores[0].latency_ms.transport == pytest.approx(0.0, abs=1e-6)
     core.learn_clock(other, shift)
-    assert core._streams["s"].local_ns(shift + T0) == T0
+    assert core._roster["s"].local_ns(shift + T0) == T0
 
 
 def test_streams_are_forgotten_and_no_more_than_allowed_are_kept() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from engine.inference import core as module
+from engine.inference import roster as module
 from engine.inference.core import InferenceCore
 from engine.settings import InferenceSettings
 from engine.wire.messages import Score, Text
@@ -158,7 +158,7 @@ def test_sound_that_no_window_will_ask_for_is_not_encoded() -> None:
     core, backend = crowd()
     for seq in range(1_000):  # 40 s, and nobody gets round to it
         core.push(sound(seq), T0 + 40 * (seq + 1) * MS)
-    segment = core._streams["s"].audio._segments[-1]
+    segment = core._roster["s"].audio._segments[-1]
     assert segment.audio.waiting < 2_000, "a stream that waits stays small"
     assert sum(map(len, segment.chunks)) < 16_000 * 20
     core.pop_ready(T0 + 40_000 * MS)
@@ -181,7 +181,7 @@ def test_pictures_faster_than_any_camera_are_refused_before_they_are_opened() ->
     core, _ = make_core()
     for seq in range(1_000):
         core.push(face(seq, at_ms=seq), T0 + 1_100 * MS)
-    assert core._streams["s"].video.waiting <= 126
+    assert core._roster["s"].video.waiting <= 126
     assert core.counters["faces_too_fast"] >= 874
     broken = np.frombuffer(b"no picture at all", np.uint8)
     late = replace(face(2_000, at_ms=995), crop=None, jpeg=broken)
@@ -193,7 +193,7 @@ def test_a_large_picture_waits_in_the_size_of_the_network() -> None:
     core, _ = make_core()
     crop = np.zeros((512, 512, 3), np.uint8)
     core.push(replace(face(0), crop=crop), T0 + 100 * MS)
-    (waiting,) = core._streams["s"].video._waiting
+    (waiting,) = core._roster["s"].video._waiting
     assert waiting.inputs.nbytes == 48 * 48 * 4
 
 

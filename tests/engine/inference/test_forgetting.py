@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from engine.inference import core as module
+from engine.inference import roster as module
 from engine.settings import InferenceSettings
 from engine.wire.messages import Audio, Text
 from tests.engine.inference.test_core import MS, T0, envelope, make_core, play, sound
@@ -28,7 +28,7 @@ def test_score_numbers_of_strangers_are_bounded(monkeypatch: pytest.MonkeyPatch)
     core, _ = make_core()
     for name in "abcdef":
         play(core, [sound(seq, stream=name) for seq in range(20)])
-    assert len(core._score_seq) == 3
+    assert len(core._roster._score_seq) == 3
 
 
 def test_every_mark_is_in_a_score_or_refused() -> None:
@@ -82,7 +82,7 @@ def test_a_transcript_that_makes_the_encoder_raise_is_counted_and_survived(
 def test_a_stream_that_falls_silent_gives_its_memory_back_and_may_go_on() -> None:
     core, _ = make_core(settings=InferenceSettings(stream_timeout_s=60.0))
     before = play(core, [sound(seq) for seq in range(50)])
-    track = core._streams["s"].audio
+    track = core._roster["s"].audio
     assert track.frames is not None
     assert track.frames.memory_bytes > 0
     now_ns = T0 + 2_000 * MS
