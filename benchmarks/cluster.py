@@ -24,7 +24,7 @@ import psutil
 from engine.cluster.directory import Directory
 from engine.cluster.members import Policy
 from engine.cluster.placement import Placement
-from engine.wire.link import DirectoryLink, Letter
+from engine.wire.link import DirectoryLink, Received
 from engine.wire.membership import Ask, Beat, Claim, Held, Place, Placed, pack, unpack_inbound
 from engine.wire.messages import SCHEMA
 from tests.support.clusters import Cluster, Watcher, cluster, kill_tree
@@ -55,14 +55,14 @@ def directory_cost(workers: int, per_worker: int = 64, turns: int = 50) -> dict[
     """CPU microseconds of the directory for each kind of message, decoding included."""
     directory = Directory(Placement(Policy()), 0.0)
     for number in range(workers):
-        directory.take(Letter(b"w%d" % number, "", beat(number, {})), 0.0)
+        directory.take(Received(b"w%d" % number, "", beat(number, {})), 0.0)
     places = [Place(f"s{n}", "source", "o") for n in range(workers * per_worker * 9 // 10)]
     seats: dict[str, Placed] = {}
 
     def spent(frames: list[bytes], now_s: float) -> float:
         begun = time.process_time()
         for frame in frames:
-            for _, answer in directory.take(Letter(b"c", "", unpack_inbound(frame)), now_s):
+            for _, answer in directory.take(Received(b"c", "", unpack_inbound(frame)), now_s):
                 if isinstance(answer, Placed):
                     seats[answer.stream] = answer
         return (time.process_time() - begun) / len(frames) * 1e6

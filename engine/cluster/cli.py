@@ -169,7 +169,7 @@ def status(asking: Asking, as_json: options.Json = False) -> None:
 
     values = _ask(Ask("status"), asking.settings())
     for worker in values["workers"]:
-        worker.pop("control", None)  # the desk's own way to a worker; scripts have --control
+        worker.pop("control", None)  # the router's own way to a worker; scripts have --control
     if as_json:
         print(json.dumps(values))
         return

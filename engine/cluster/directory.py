@@ -1,6 +1,6 @@
 """The directory: who is where. It holds nothing that beats and claims would not tell it again.
 
-``Directory`` is pure: letters and the time in, letters out. ``run_directory`` is its socket and
+``Directory`` is pure: messages and the time in, messages out. ``run_directory`` is its socket and
 loop. A directory that was killed is empty when it comes back, and knows all within a second;
 meanwhile the streams run on, for messages and scores never pass through it.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.cluster.members import Member, RejectedError
 from engine.cluster.placement import Placement
-from engine.wire.link import DirectorySocket, Letter
+from engine.wire.link import DirectorySocket, Received
 from engine.wire.membership import (
     Admit,
     Admitted,
@@ -53,7 +53,7 @@ Answers = list[tuple[bytes, Outbound]]
 
 
 class Directory:
-    """Takes letters, returns answers.
+    """Takes messages, returns answers.
 
     Args:
         placement: who gets what.
@@ -73,11 +73,11 @@ class Directory:
         self._waiting: dict[tuple[str, int], tuple[Placed, float]] = {}
         self.counters: Counter[str] = Counter()
 
-    def take(self, letter: Letter, now_s: float) -> Answers:
+    def take(self, received: Received, now_s: float) -> Answers:
         """Carry out one message."""
-        message, sender = letter.message, letter.sender
+        message, sender = received.message, received.sender
         is_ours = isinstance(message, Beat | RelayBeat | HostBeat | Admitted)
-        if is_ours and self._pool and letter.key != self._pool:
+        if is_ours and self._pool and received.key != self._pool:
             self.counters["beats_of_strangers"] += 1
             return [(sender, Rejected("a beat needs the pool's own key"))]
         match message:
@@ -88,9 +88,9 @@ class Directory:
             case HostBeat():
                 return self._take_host(sender, message, now_s)
             case Place():
-                return self._place(letter, message, now_s)
+                return self._place(received, message, now_s)
             case Claim():
-                self._remember(letter, message)
+                self._remember(received, message)
                 answer = self._placement.claim(message, now_s)
                 return [] if answer is None else self._deliver(answer, [sender], now_s)
             case Leave():
@@ -157,13 +157,13 @@ class Directory:
         self._hosts[beat.host] = (sender, beat, now_s)
         return []
 
-    def _place(self, letter: Letter, place: Place, now_s: float) -> Answers:
+    def _place(self, received: Received, place: Place, now_s: float) -> Answers:
         answer = self._placement.place(place, now_s)
         if isinstance(answer, Refused):
             log.info("%s: %s", place.stream, answer.reason)
-            return [(letter.sender, answer)]
-        self._remember(letter, place)
-        return self._deliver(answer, [letter.sender], now_s)
+            return [(received.sender, answer)]
+        self._remember(received, place)
+        return self._deliver(answer, [received.sender], now_s)
 
     def _deliver(self, answer: Placed | Refused, to: list[bytes], now_s: float) -> Answers:
         """Tell captures; with CURVE, only once the worker has let their keys in."""
@@ -174,9 +174,9 @@ class Directory:
         admits = [Admit(answer.stream, answer.epoch, key) for key in sorted(keys)]
         return [(w, admit) for w in self._worker(answer.worker) for admit in admits]
 
-    def _remember(self, letter: Letter, message: Place | Claim) -> None:
+    def _remember(self, received: Received, message: Place | Claim) -> None:
         feeders = self._captures.setdefault(message.stream, {})
-        feeders[message.device] = (letter.sender, letter.key)
+        feeders[message.device] = (received.sender, received.key)
 
     def _feeders(self, stream: str) -> list[bytes]:
         return [sender for sender, _ in self._captures.get(stream, {}).values()]
@@ -227,7 +227,7 @@ class Directory:
                     "pid": member.beat.pid,
                     "state": _state_of(member, now_s),
                     "control": member.beat.control,
-                    "streams": sorted(member.seats),
+                    "streams": sorted(member.streams),
                 }
                 for member in members
             ],
@@ -244,7 +244,7 @@ class Directory:
                     for name, (_, beat, _) in sorted(self._hosts.items())
                 ],
                 "models": {member.name: member.beat.model for member in members},
-                "free": {m.name: max(0, int(m.limit) - len(m.seats)) for m in members},
+                "free": {m.name: max(0, int(m.limit) - len(m.streams)) for m in members},
                 "counters": dict(self._placement.counters + self.counters),
             },
         }
@@ -279,8 +279,8 @@ def run_directory(
         while not stopped():
             socket.raw.poll(int(STEP_S * 1000))
             answers: Answers = []
-            for letter in socket.receive_all():
-                answers += directory.take(letter, time.monotonic())
+            for received in socket.receive_all():
+                answers += directory.take(received, time.monotonic())
             now_s = time.monotonic()
             if now_s - stepped_s >= STEP_S:
                 answers += directory.step(now_s)

@@ -55,7 +55,7 @@ class Member:
 
     beat: Beat
     heard_s: float
-    seats: set[str] = field(default_factory=set)
+    streams: set[str] = field(default_factory=set)
     draining: bool = False
     suspect_until_s: float = -1.0
     limit: float = 0.0
@@ -152,7 +152,7 @@ class Members:
             known = ", ".join(sorted(self._known)) or "none"
             raise RejectedError(f"no worker {worker!r}; known: {known}")
         member.draining = True
-        return len(member.seats)
+        return len(member.streams)
 
     def choose(self, lost: str | None, now_s: float, is_move: bool) -> tuple[Member | None, str]:
         """The best worker for a stream that comes from ``lost``, or why there is none.
@@ -181,7 +181,7 @@ class Members:
                 continue
             # A slow worker takes no new stream; one that has lost its worker is better off there
             # still.
-            held, limit = len(member.seats), int(member.limit)
+            held, limit = len(member.streams), int(member.limit)
             if held >= (member.beat.capacity if is_move else limit):
                 reason = "full" if reason != BUSY else reason
             elif is_move and not self._may_move(member, now_s):
@@ -232,6 +232,6 @@ class Members:
             return
         member.limited_s = now_s
         if beat.p99_ms > beat.hop_ms / 2:
-            member.limit = max(1.0, 0.9 * min(member.limit, float(max(len(member.seats), 1))))
+            member.limit = max(1.0, 0.9 * min(member.limit, float(max(len(member.streams), 1))))
         else:
             member.limit = min(float(beat.capacity), member.limit + 1.0)

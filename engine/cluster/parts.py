@@ -14,7 +14,7 @@ from engine.wire.security import ServerSecurity
 
 
 def hub_specs(settings: EngineSettings) -> list[WorkerSpec]:
-    """The directory, the control desk, and one relay for each endpoint in ``settings.scores``."""
+    """The directory, the control router, and one relay for each endpoint in ``settings.scores``."""
     parts = [Part(role="directory", name="directory"), Part(role="control", name="control")]
     for number, endpoint in enumerate(settings.scores.split(","), 1):
         intake = free_endpoint(settings.cluster.address)
@@ -85,9 +85,9 @@ def run_part(
 
             run_directory(directory, over, security)
         elif part.role == "control":
-            from engine.cluster.desk import run_desk
+            from engine.cluster.control import run_control
 
-            run_desk(settings, directory, over, security)
+            run_control(settings, directory, over, security)
         else:
             from engine.cluster.relay import run_relay
 

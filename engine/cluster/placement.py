@@ -17,7 +17,7 @@ from engine.wire.membership import Beat, Claim, Leave, Place, Placed, Refused, R
 
 
 @dataclass(slots=True)
-class _Seat:
+class _Slot:
     """A stream: where it is, and who feeds it, by device: (owner, last heard)."""
 
     worker: str | None
@@ -52,15 +52,15 @@ class Placement:
     def __init__(self, policy: Policy | None = None, epoch: int = 0) -> None:
         self._policy = policy = policy or Policy()
         self._epoch = epoch
-        self._seats: dict[str, _Seat] = {}
+        self._slots: dict[str, _Slot] = {}
         self._given_up: dict[str, tuple[int, float]] = {}
         self.counters: Counter[str] = Counter()
         self.members = Members(policy, self.counters, epoch)
 
     @property
     def streams(self) -> int:
-        """Streams that have a seat."""
-        return len(self._seats)
+        """Streams that have a slot."""
+        return len(self._slots)
 
     # Workers
 
@@ -74,137 +74,137 @@ class Placement:
         """
         former = self.members.hear(beat, now_s)
         if former is not None:
-            self._vacate(former)
+            self._unassign_all(former)
         releases: list[Release] = []
-        seats, name = self._seats, beat.worker
+        slots, name = self._slots, beat.worker
         for stream, held in beat.streams.items():
-            seat = seats.get(stream)
-            if seat is None or seat.epoch != held.epoch or seat.worker != name:
+            slot = slots.get(stream)
+            if slot is None or slot.epoch != held.epoch or slot.worker != name:
                 # People before one camera are streams of their own (room/1), and go where it goes.
                 root = stream.partition("/")[0]
-                seat = self._held(root, held.epoch, name, now_s)
-                if seat is None:
+                slot = self._held(root, held.epoch, name, now_s)
+                if slot is None:
                     releases.append(Release(stream, held.epoch))
                     continue
-                if root != stream or seat.epoch != held.epoch:
+                if root != stream or slot.epoch != held.epoch:
                     continue
-            if held.t_end_ns > seat.t_end_ns:
-                seat.t_end_ns, seat.seq = held.t_end_ns, held.seq
+            if held.t_end_ns > slot.t_end_ns:
+                slot.t_end_ns, slot.seq = held.t_end_ns, held.seq
         return releases
 
-    def _held(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat | None:
-        """The seat of a stream that a worker says it holds; None where it has no right to it."""
-        seat = self._seats.get(stream)
-        if seat is None and self._given_up.get(stream, (-1, 0.0))[0] >= epoch:
+    def _held(self, stream: str, epoch: int, worker: str, now_s: float) -> _Slot | None:
+        """The slot of a stream that a worker says it holds; None where it has no right to it."""
+        slot = self._slots.get(stream)
+        if slot is None and self._given_up.get(stream, (-1, 0.0))[0] >= epoch:
             return None
-        if seat is None or seat.epoch < epoch:
+        if slot is None or slot.epoch < epoch:
             return self._adopt(stream, epoch, worker, now_s)
-        if seat.worker != worker:
+        if slot.worker != worker:
             self.counters["held_twice"] += 1
             return None
-        return seat
+        return slot
 
-    def _adopt(self, stream: str, epoch: int, worker: str, now_s: float) -> _Seat:
-        seat = self._seats.setdefault(stream, _Seat(None, epoch, now_s))
-        self._sit(stream, seat, worker)
-        seat.epoch = epoch
+    def _adopt(self, stream: str, epoch: int, worker: str, now_s: float) -> _Slot:
+        slot = self._slots.setdefault(stream, _Slot(None, epoch, now_s))
+        self._assign(stream, slot, worker)
+        slot.epoch = epoch
         self._epoch = max(self._epoch, epoch)
-        return seat
+        return slot
 
-    def _sit(self, stream: str, seat: _Seat, worker: str | None) -> None:
-        if seat.worker is not None and seat.worker in self.members:
-            self.members[seat.worker].seats.discard(stream)
-        seat.worker = worker
+    def _assign(self, stream: str, slot: _Slot, worker: str | None) -> None:
+        if slot.worker is not None and slot.worker in self.members:
+            self.members[slot.worker].streams.discard(stream)
+        slot.worker = worker
         if worker is not None:
-            self.members[worker].seats.add(stream)
+            self.members[worker].streams.add(stream)
 
-    def _vacate(self, member: Member) -> None:
-        for stream in member.seats:
-            self._seats[stream].worker = None
-        member.seats.clear()
+    def _unassign_all(self, member: Member) -> None:
+        for stream in member.streams:
+            self._slots[stream].worker = None
+        member.streams.clear()
 
     def forget(self, worker: str) -> None:
         """Forget a worker that is ended; another of its name is a new one."""
-        self._vacate(self.members.forget(worker))
+        self._unassign_all(self.members.forget(worker))
 
     # Captures
 
     def place(self, request: Place, now_s: float) -> Placed | Refused:
-        """Give a stream a seat: the one that it has, or another where that is lost."""
-        seat = self._seats.get(request.stream)
-        if seat is not None and self._is_foreign(seat, request, now_s):
+        """Give a stream a slot: the one that it has, or another where that is lost."""
+        slot = self._slots.get(request.stream)
+        if slot is not None and self._is_foreign(slot, request, now_s):
             self.counters["captures_conflicting"] += 1
             text = f"already has a {request.device} from another process"
             return Refused(request.stream, text, self._policy.full_retry_ms)
-        if seat is None:
-            seat = self._seats[request.stream] = _Seat(None, request.epoch, now_s)
-        seat.owners[request.device] = (request.owner, now_s)
-        seat.leaves_s = None
+        if slot is None:
+            slot = self._slots[request.stream] = _Slot(None, request.epoch, now_s)
+        slot.owners[request.device] = (request.owner, now_s)
+        slot.leaves_s = None
         self._epoch = max(self._epoch, request.epoch)
-        lost = request.lost if request.lost == seat.worker and request.epoch >= seat.epoch else ""
+        lost = request.lost if request.lost == slot.worker and request.epoch >= slot.epoch else ""
         if lost:
             self.members[lost].suspect_until_s = now_s + self._policy.suspect_s
             self.counters["workers_lost"] += 1
-        elif seat.worker is not None and seat.epoch >= request.epoch:
-            member = self.members[seat.worker]
+        elif slot.worker is not None and slot.epoch >= request.epoch:
+            member = self.members[slot.worker]
             if self.members.is_fresh(member, now_s):
-                return self._answer(request.stream, seat, member)
-        answer = self._move(request.stream, seat, now_s, is_move=request.epoch > 0)
+                return self._answer(request.stream, slot, member)
+        answer = self._move(request.stream, slot, now_s, is_move=request.epoch > 0)
         self.counters["places_refused"] += isinstance(answer, Refused)
         return answer
 
     def claim(self, claim: Claim, now_s: float) -> Placed | Refused | None:
         """Note that a capture is there; an answer only where it is mistaken about its place."""
-        seat = self._seats.get(claim.stream)
-        if seat is None or seat.epoch < claim.epoch:
+        slot = self._slots.get(claim.stream)
+        if slot is None or slot.epoch < claim.epoch:
             if claim.worker not in self.members:
                 return None  # a directory that has just started: its beat will come
-            seat = self._adopt(claim.stream, claim.epoch, claim.worker, now_s)
-        if self._is_foreign(seat, claim, now_s):
+            slot = self._adopt(claim.stream, claim.epoch, claim.worker, now_s)
+        if self._is_foreign(slot, claim, now_s):
             return None
-        seat.owners[claim.device] = (claim.owner, now_s)
-        if seat.epoch > claim.epoch and seat.worker is not None:
-            return self._answer(claim.stream, seat, self.members[seat.worker])
+        slot.owners[claim.device] = (claim.owner, now_s)
+        if slot.epoch > claim.epoch and slot.worker is not None:
+            return self._answer(claim.stream, slot, self.members[slot.worker])
         return None
 
     def leave(self, leave: Leave, now_s: float) -> None:
-        """Note a capture's end; with the last one of a stream its seat is free soon after."""
-        seat = self._seats.get(leave.stream)
-        if seat is None or seat.owners.get(leave.device, ("", 0.0))[0] != leave.owner:
+        """Note a capture's end; with the last one of a stream its slot is free soon after."""
+        slot = self._slots.get(leave.stream)
+        if slot is None or slot.owners.get(leave.device, ("", 0.0))[0] != leave.owner:
             return
-        del seat.owners[leave.device]
-        if not seat.owners:
-            seat.leaves_s = now_s + self._policy.leave_s
+        del slot.owners[leave.device]
+        if not slot.owners:
+            slot.leaves_s = now_s + self._policy.leave_s
 
-    def _is_foreign(self, seat: _Seat, request: Place | Claim, now_s: float) -> bool:
-        owner, heard_s = seat.owners.get(request.device, (request.owner, 0.0))
+    def _is_foreign(self, slot: _Slot, request: Place | Claim, now_s: float) -> bool:
+        owner, heard_s = slot.owners.get(request.device, (request.owner, 0.0))
         return owner != request.owner and now_s - heard_s < self._policy.owner_s
 
-    def _move(self, stream: str, seat: _Seat, now_s: float, is_move: bool) -> Placed | Refused:
+    def _move(self, stream: str, slot: _Slot, now_s: float, is_move: bool) -> Placed | Refused:
         policy = self._policy
-        recent = [at for at in seat.moves_s if now_s - at < policy.flap_s]
+        recent = [at for at in slot.moves_s if now_s - at < policy.flap_s]
         if is_move and len(recent) >= policy.flaps:
             text = f"moved {len(recent)} times within {policy.flap_s:.0f} s"
             return Refused(stream, text, policy.full_retry_ms)
-        target, reason = self.members.choose(seat.worker, now_s, is_move)
+        target, reason = self.members.choose(slot.worker, now_s, is_move)
         if target is None:
             full = reason == "full"
             return Refused(stream, reason, policy.full_retry_ms if full else policy.retry_ms)
-        self._epoch = max(self._epoch, seat.epoch) + 1
-        self._sit(stream, seat, target.name)
-        seat.epoch, seat.since_s = self._epoch, now_s
+        self._epoch = max(self._epoch, slot.epoch) + 1
+        self._assign(stream, slot, target.name)
+        slot.epoch, slot.since_s = self._epoch, now_s
         if is_move:
             target.moves_s.append(now_s)
-            seat.moves_s = deque([*recent, now_s])
+            slot.moves_s = deque([*recent, now_s])
         self.counters["moves" if is_move else "places"] += 1
-        return self._answer(stream, seat, target)
+        return self._answer(stream, slot, target)
 
     @staticmethod
-    def _answer(stream: str, seat: _Seat, member: Member) -> Placed:
+    def _answer(stream: str, slot: _Slot, member: Member) -> Placed:
         beat = member.beat
         return Placed(
-            stream, beat.worker, beat.ingest, beat.control, seat.epoch, beat.hop_ms,
-            seat.t_end_ns, seat.seq,
+            stream, beat.worker, beat.ingest, beat.control, slot.epoch, beat.hop_ms,
+            slot.t_end_ns, slot.seq,
         )  # fmt: skip
 
     # Time
@@ -218,19 +218,19 @@ class Placement:
             hangs = self.members.hangs(member, now_s)
             if member.beat.generation < newest:
                 member.draining = True
-            if (hangs or member.draining) and member.seats:
+            if (hangs or member.draining) and member.streams:
                 moves += self._move_away(member, now_s)
-            if hangs and not member.seats:
+            if hangs and not member.streams:
                 self.members.forget(member.name)
                 self.counters["workers_forgotten"] += 1
         # Its own beat has to say so too: captures that move away still ask it how far it came.
-        idle = [m.name for m in self.members if m.draining and not m.seats and not m.beat.streams]
+        idle = [m.name for m in self.members if m.draining and not m.streams and not m.beat.streams]
         return Orders(moves, releases, idle)
 
     def _move_away(self, member: Member, now_s: float) -> list[Placed]:
         moved: list[Placed] = []
-        for stream in sorted(member.seats):
-            answer = self._move(stream, self._seats[stream], now_s, is_move=True)
+        for stream in sorted(member.streams):
+            answer = self._move(stream, self._slots[stream], now_s, is_move=True)
             if isinstance(answer, Placed):
                 moved.append(answer)
         return moved
@@ -239,16 +239,16 @@ class Placement:
         releases = []
         for stream in [s for s, (_, until_s) in self._given_up.items() if now_s >= until_s]:
             del self._given_up[stream]
-        for stream, seat in list(self._seats.items()):
-            heard_s = max((at for _, at in seat.owners.values()), default=seat.since_s)
-            left = seat.leaves_s is not None and now_s >= seat.leaves_s
-            if not left and (seat.leaves_s is not None or now_s - heard_s <= self._policy.claim_s):
+        for stream, slot in list(self._slots.items()):
+            heard_s = max((at for _, at in slot.owners.values()), default=slot.since_s)
+            left = slot.leaves_s is not None and now_s >= slot.leaves_s
+            if not left and (slot.leaves_s is not None or now_s - heard_s <= self._policy.claim_s):
                 continue
             self.counters["streams_left" if left else "streams_given_up"] += 1
-            if seat.worker is not None:
-                releases.append((seat.worker, Release(stream, seat.epoch)))
-            # A beat that is on its way still names it; it must not bring the seat back.
-            self._given_up[stream] = (seat.epoch, now_s + self._policy.claim_s)
-            self._sit(stream, seat, None)
-            del self._seats[stream]
+            if slot.worker is not None:
+                releases.append((slot.worker, Release(stream, slot.epoch)))
+            # A beat that is on its way still names it; it must not bring the slot back.
+            self._given_up[stream] = (slot.epoch, now_s + self._policy.claim_s)
+            self._assign(stream, slot, None)
+            del self._slots[stream]
         return releases

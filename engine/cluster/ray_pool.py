@@ -41,7 +41,7 @@ class RayError(UserError):
     """Ray is missing, or its cluster is not as it has to be; one line."""
 
 
-class Keeper:
+class PartActor:
     """An actor: keeps one part of the cluster running as a process of its node.
 
     A restarted actor begins with a new process; the old one has ended with the old actor.
@@ -58,7 +58,7 @@ class Keeper:
             made = host_spec(_at_this_node(made.settings, host), made.part.workers)
         self._supervisor = Supervisor([made], lambda line: log.warning("%s", line))
         self._failure = ""
-        threading.Thread(target=self._watch, name="keeper", daemon=True).start()
+        threading.Thread(target=self._watch, name="actor", daemon=True).start()
 
     def _watch(self) -> None:
         over = threading.Event()
@@ -146,17 +146,17 @@ def start(address: str, settings: EngineSettings, workers: int, hosts: int) -> N
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    keepers = [_keeper(ray, spec.name, spec, 0.0, here) for spec in hub_specs(settings)]
+    actors = [_actor(ray, spec.name, spec, 0.0, here) for spec in hub_specs(settings)]
     for number, share in enumerate(shares(workers, hosts), 1):
         spec, name = host_spec(settings, share), f"host-{number}"
         # A name of its own, so that the streams of one host go to another machine's first.
-        keepers.append(_keeper(ray, name, spec, float(share), "SPREAD", host=f"ray{number}"))
+        actors.append(_actor(ray, name, spec, float(share), "SPREAD", host=f"ray{number}"))
     ready, waiting = ray.wait(
-        [keeper.describe.remote() for keeper in keepers], num_returns=len(keepers), timeout=READY_S
+        [actor.describe.remote() for actor in actors], num_returns=len(actors), timeout=READY_S
     )
     if waiting:
         raise RayError(
-            f"Ray has started {len(ready)} of {len(keepers)} parts within {READY_S:.0f} s; "
+            f"Ray has started {len(ready)} of {len(actors)} parts within {READY_S:.0f} s; "
             f"{workers} workers need as many CPUs: ray status"
         )
     if address == LOCAL:
@@ -191,10 +191,10 @@ def watch_head(address: str, over: threading.Event | None = None) -> None:
             log.warning("Ray's head at %s is back", address)
 
 
-def _keeper(
+def _actor(
     ray: Any, name: str, spec: WorkerSpec, cpus: float, strategy: Any, host: str = ""
 ) -> Any:
-    actor = ray.remote(Keeper).options(
+    actor = ray.remote(PartActor).options(
         name=name,
         namespace=NAMESPACE,
         lifetime="detached",
@@ -217,7 +217,7 @@ def stop(address: str) -> list[str]:
     names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)
              if actor["namespace"] == NAMESPACE]  # fmt: skip
     for name in names:
-        keeper = ray.get_actor(name, namespace=NAMESPACE)
-        ray.wait([keeper.stop.remote()], timeout=5.0)
-        ray.kill(keeper, no_restart=True)
+        actor = ray.get_actor(name, namespace=NAMESPACE)
+        ray.wait([actor.stop.remote()], timeout=5.0)
+        ray.kill(actor, no_restart=True)
     return names

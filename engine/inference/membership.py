@@ -32,7 +32,7 @@ QUICK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Endpoints:
     """Where a worker is reached."""
 
     ingest: str
@@ -45,7 +45,7 @@ class Membership:
     Args:
         link: the connection to the directory.
         settings: name, host, generation and capacity.
-        doors: where this process is reached.
+        endpoints: where this process is reached.
         service: what the worker holds.
         follow: sends scores to these relays from now on.
         gate: lets clients' keys in for streams.
@@ -55,13 +55,13 @@ class Membership:
         self,
         link: DirectoryLink,
         settings: ClusterSettings,
-        doors: Doors,
+        endpoints: Endpoints,
         service: InferenceService,
         follow: Callable[[Iterable[str]], None],
         gate: Gate,
     ) -> None:
         self.link = link
-        self._settings, self._doors, self._service = settings, doors, service
+        self._settings, self._endpoints, self._service = settings, endpoints, service
         self._follow, self._gate = follow, gate
         self._incarnation = time.time_ns()
         self._beat_s = 0.0
@@ -87,8 +87,8 @@ class Membership:
                 host=settings.host,
                 pid=os.getpid(),
                 incarnation=self._incarnation,
-                ingest=self._doors.ingest,
-                control=self._doors.control,
+                ingest=self._endpoints.ingest,
+                control=self._endpoints.control,
                 schema=SCHEMA,
                 model=service.model.sha256,
                 generation=settings.generation,

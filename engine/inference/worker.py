@@ -14,7 +14,7 @@ from engine.backends import select
 from engine.backends.protocol import BackendError
 from engine.inference.core import InferenceCore
 from engine.inference.heap import Heap
-from engine.inference.membership import Doors, Membership
+from engine.inference.membership import Endpoints, Membership
 from engine.inference.service import CommandError, InferenceService
 from engine.inference.text.given import GivenTextEncoder
 from engine.inference.text.llm import speech_simulator
@@ -71,8 +71,8 @@ def run_inference(settings: EngineSettings, stop: Stop, pulse: Pulse | None = No
         if part.directory is not None:
             keys = None if security is None else security.as_client()
             link = sockets.enter_context(DirectoryLink(part.directory, keys))
-            doors = Doors(ingest.endpoint, control.endpoint)
-            membership = Membership(link, part, doors, service, scores.connect, gate)
+            endpoints = Endpoints(ingest.endpoint, control.endpoint)
+            membership = Membership(link, part, endpoints, service, scores.connect, gate)
         service.set_state("ready")
         log.info("ready on %s", ingest.endpoint)
         try:

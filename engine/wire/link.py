@@ -22,7 +22,7 @@ from engine.wire.membership import (
     unpack_inbound,
     unpack_outbound,
 )
-from engine.wire.peers import LETTERS, descriptor_of
+from engine.wire.peers import DIRECTORY_MESSAGES, descriptor_of
 from engine.wire.security import ClientSecurity, ServerSecurity
 from engine.wire.sockets import UNLIMITED, BoundSocket, Socket
 
@@ -44,7 +44,7 @@ def keep_alive(socket: zmq.Socket[bytes]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Received:
     """A message to the directory."""
 
     sender: bytes
@@ -62,11 +62,11 @@ class DirectorySocket(BoundSocket):
         self.rejected: Counter[str] = Counter()
         self._zmq.rcvhwm = UNLIMITED
         self._zmq.sndhwm = QUEUE
-        self.listen(endpoint, LETTERS, security)
+        self.listen(endpoint, DIRECTORY_MESSAGES, security)
 
-    def receive_all(self, limit: int = 1_000) -> list[Letter]:
+    def receive_all(self, limit: int = 1_000) -> list[Received]:
         """Every message that has arrived, at most ``limit``; never waits, never raises."""
-        letters: list[Letter] = []
+        messages: list[Received] = []
         for _ in range(limit):
             try:
                 frames = self._zmq.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -80,8 +80,8 @@ class DirectorySocket(BoundSocket):
             except WireError:
                 self._refuse("messages_malformed", descriptor_of(frames[1]))
                 continue
-            letters.append(Letter(frames[0].bytes, key_of(frames[1]), message))
-        return letters
+            messages.append(Received(frames[0].bytes, key_of(frames[1]), message))
+        return messages
 
     def _refuse(self, why: str, sender: int) -> None:
         self.rejected[why] += 1

@@ -61,7 +61,7 @@ class Budget:
 SUBSCRIPTIONS = Budget(128 * KB, 4 * KB)
 """A subscription of one stream takes some 80 bytes, a heartbeat 20."""
 REQUESTS = Budget(256 * KB, 32 * KB)
-LETTERS = Budget(4 * MB, 512 * KB)
+DIRECTORY_MESSAGES = Budget(4 * MB, 512 * KB)
 """To a directory: four beats a second of a worker with 1000 streams are some 200 KB, a capture's
 claims 150 bytes."""
 MESSAGES = Budget(24 * MB)

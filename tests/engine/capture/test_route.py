@@ -20,9 +20,9 @@ def refuse(directory: DirectorySocket, reasons: list[str], seconds: float) -> in
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         directory.raw.poll(10)
-        for letter in directory.receive_all():
-            if isinstance(letter.message, Place):
-                directory.send(letter.sender, Refused("one", next(coming), 10))
+        for received in directory.receive_all():
+            if isinstance(received.message, Place):
+                directory.send(received.sender, Refused("one", next(coming), 10))
                 refused += 1
     return refused
 

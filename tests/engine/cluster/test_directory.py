@@ -12,7 +12,7 @@ import pytest
 from engine.cluster.directory import Directory, run_directory
 from engine.cluster.placement import Placement
 from engine.wire.fields import WireError
-from engine.wire.link import DirectoryLink, Letter
+from engine.wire.link import DirectoryLink, Received
 from engine.wire.membership import (
     Admit,
     Admitted,
@@ -64,7 +64,7 @@ def directory(pool: str = "") -> tuple[Directory, Callable[..., list[tuple[bytes
     made = Directory(Placement(), 0.0, pool)
 
     def take(sender: bytes, message: Inbound, now_s: float = 0.0, key: str = "") -> list:  # type: ignore[type-arg]
-        return made.take(Letter(sender, key, message), now_s)
+        return made.take(Received(sender, key, message), now_s)
 
     return made, take
 
@@ -167,10 +167,10 @@ def test_a_drain_outlives_the_directory_and_the_worker_until_it_is_ended() -> No
 def test_a_stream_that_ended_is_released_by_its_worker() -> None:
     made, take = directory()
     take(b"w", beat("w1"))
-    ((_, seat),) = take(b"c", Place("s", "source", "o"))
-    assert isinstance(seat, Placed)
+    ((_, slot),) = take(b"c", Place("s", "source", "o"))
+    assert isinstance(slot, Placed)
     take(b"c", Leave("s", "source", "o"), 1.0)
-    assert made.step(4.0) == [(b"w", Release("s", seat.epoch))]
+    assert made.step(4.0) == [(b"w", Release("s", slot.epoch))]
 
 
 def test_with_curve_a_capture_waits_until_the_worker_lets_its_key_in() -> None:
@@ -180,9 +180,9 @@ def test_with_curve_a_capture_waits_until_the_worker_lets_its_key_in() -> None:
     assert to == b"w"
     assert isinstance(admit, Admit)
     assert admit.key == "client"
-    ((to, seat),) = take(b"w", Admitted("s", admit.epoch), key="pool")
+    ((to, slot),) = take(b"w", Admitted("s", admit.epoch), key="pool")
     assert to == b"c"
-    assert isinstance(seat, Placed)
+    assert isinstance(slot, Placed)
     assert made.step(1.0) == []
 
 

@@ -78,7 +78,7 @@ def test_a_lost_worker_is_a_suspect_and_another_host_comes_first() -> None:
     for name in ("filler1", "filler2"):  # b is the fuller one, and still preferred
         placed(placement.place(place(name), 0.0))
     at = {m.name: m for m in placement.members}
-    victim = next(iter(at["a-1"].seats))
+    victim = next(iter(at["a-1"].streams))
     first = placed(placement.place(place(victim), 0.0))
     second = placed(placement.place(place(victim, first.epoch, lost="a-1"), 0.5))
     assert second.worker == "b-1"
@@ -110,11 +110,11 @@ def test_the_answer_tells_where_the_scores_had_come_to() -> None:
 def test_a_worker_takes_over_so_many_streams_a_second_and_no_more() -> None:
     placement = pool("a-1", "a-2", policy=Policy(moves_per_s=3), capacity=100)
     names = [f"s{i}" for i in range(20)]
-    seats = {name: placed(placement.place(place(name), 0.0)) for name in names}
-    lost = [name for name in names if seats[name].worker == "a-1"]
-    answers = [placement.place(place(n, seats[n].epoch, "a-1"), 0.1) for n in lost]
+    slots = {name: placed(placement.place(place(name), 0.0)) for name in names}
+    lost = [name for name in names if slots[name].worker == "a-1"]
+    answers = [placement.place(place(n, slots[n].epoch, "a-1"), 0.1) for n in lost]
     assert sum(isinstance(answer, Placed) for answer in answers) == 3
-    later = [placement.place(place(n, seats[n].epoch, "a-1"), 1.2) for n in lost]
+    later = [placement.place(place(n, slots[n].epoch, "a-1"), 1.2) for n in lost]
     assert sum(isinstance(answer, Placed) for answer in later) == 6  # the three keep their place
 
 
@@ -144,12 +144,12 @@ def test_drain_of_a_stranger_names_those_who_are_known() -> None:
 
 def test_a_worker_silent_while_others_are_heard_loses_its_streams() -> None:
     placement = pool("a-1", "a-2")
-    seats = {n: placed(placement.place(place(n), 0.0)) for n in "wxyz"}
-    stuck = {n for n, seat in seats.items() if seat.worker == "a-1"}
+    slots = {n: placed(placement.place(place(n), 0.0)) for n in "wxyz"}
+    stuck = {n for n, slot in slots.items() if slot.worker == "a-1"}
     moved: list[str] = []
     for second in range(1, 12):
-        for name, seat in seats.items():
-            placement.claim(Claim(name, "d", "o", seat.epoch, seat.worker), second)
+        for name, slot in slots.items():
+            placement.claim(Claim(name, "d", "o", slot.epoch, slot.worker), second)
         placement.beat(beat("a-2"), second)
         moved += [move.stream for move in placement.step(second).moves]
     assert set(moved) == stuck
@@ -158,9 +158,9 @@ def test_a_worker_silent_while_others_are_heard_loses_its_streams() -> None:
 
 def test_nothing_is_moved_when_all_are_silent() -> None:
     placement = pool("a-1", "a-2")
-    seats = {n: placed(placement.place(place(n), 0.0)) for n in "wxyz"}
-    for name, seat in seats.items():
-        placement.claim(Claim(name, "d", "o", seat.epoch, seat.worker), 29.0)
+    slots = {n: placed(placement.place(place(n), 0.0)) for n in "wxyz"}
+    for name, slot in slots.items():
+        placement.claim(Claim(name, "d", "o", slot.epoch, slot.worker), 29.0)
     orders = placement.step(30.0)
     assert (orders.moves, orders.releases) == ([], [])
     assert len(placement.members) == 2
@@ -168,21 +168,21 @@ def test_nothing_is_moved_when_all_are_silent() -> None:
 
 def test_a_directory_that_comes_back_empty_learns_from_beats_and_claims() -> None:
     former = pool("a-1", "a-2")
-    seats = {n: placed(former.place(place(n), 0.0)) for n in "wxyz"}
+    slots = {n: placed(former.place(place(n), 0.0)) for n in "wxyz"}
     held = {
-        worker: {n: Held(s.epoch, 9, 3) for n, s in seats.items() if s.worker == worker}
+        worker: {n: Held(s.epoch, 9, 3) for n, s in slots.items() if s.worker == worker}
         for worker in ("a-1", "a-2")
     }
     reborn = Placement()
     for worker in held:
         assert reborn.beat(beat(worker, streams=held[worker]), 100.0) == []
-    for name, seat in seats.items():
-        assert reborn.claim(Claim(name, "d", "o", seat.epoch, seat.worker), 100.1) is None
-        again = placed(reborn.place(place(name, seat.epoch), 100.2))
-        assert (again.worker, again.epoch) == (seat.worker, seat.epoch)
+    for name, slot in slots.items():
+        assert reborn.claim(Claim(name, "d", "o", slot.epoch, slot.worker), 100.1) is None
+        again = placed(reborn.place(place(name, slot.epoch), 100.2))
+        assert (again.worker, again.epoch) == (slot.worker, slot.epoch)
         assert again.t_end_ns == 9
     fresh = placed(reborn.place(place("new"), 100.3))
-    assert fresh.epoch > max(seat.epoch for seat in seats.values())
+    assert fresh.epoch > max(slot.epoch for slot in slots.values())
 
 
 def test_a_worker_that_comes_back_from_a_hang_has_to_release_what_moved_on() -> None:
@@ -219,7 +219,7 @@ def test_a_capture_with_an_old_place_is_told_the_new_one() -> None:
 
 def test_a_stream_that_ends_keeps_its_worker_for_its_last_windows() -> None:
     placement = pool("a-1")
-    seat = placed(placement.place(place("s"), 0.0))
+    slot = placed(placement.place(place("s"), 0.0))
     placement.leave(Leave("s", "d", "another"), 0.5)
     placement.leave(Leave("s", "d", "o"), 1.0)
     assert placement.step(2.0).releases == []
@@ -228,7 +228,7 @@ def test_a_stream_that_ends_keeps_its_worker_for_its_last_windows() -> None:
     assert given_up[1].stream == "s"
     assert placement.streams == 0
     # A beat that was under way does not bring it back, it asks for the release once more.
-    assert len(placement.beat(beat("a-1", streams={"s": Held(seat.epoch, 1, 1)}), 3.2)) == 1
+    assert len(placement.beat(beat("a-1", streams={"s": Held(slot.epoch, 1, 1)}), 3.2)) == 1
     assert placement.streams == 0
 
 
@@ -241,23 +241,23 @@ def test_a_stream_that_nobody_feeds_is_given_up() -> None:
 
 def test_a_capture_that_was_only_unheard_has_its_place_back() -> None:
     placement = pool("a-1")
-    seat = placed(placement.place(place("s"), 0.0))
+    slot = placed(placement.place(place("s"), 0.0))
     placement.beat(beat("a-1"), 11.0)
     assert len(placement.step(11.0).releases) == 1
-    assert placement.claim(Claim("s", "d", "o", seat.epoch, "a-1"), 11.5) is None
+    assert placement.claim(Claim("s", "d", "o", slot.epoch, "a-1"), 11.5) is None
     assert placement.streams == 1
 
 
 def test_a_stream_that_flaps_has_to_wait() -> None:
     placement = pool("a-1", "a-2", policy=Policy(flaps=3, suspect_s=0.0, moves_per_s=100))
-    seat = placed(placement.place(place("s"), 0.0))
+    slot = placed(placement.place(place("s"), 0.0))
     for tenth in range(3):
-        seat = placed(placement.place(place("s", seat.epoch, seat.worker), 0.1 * tenth))
-    answer = refused(placement.place(place("s", seat.epoch, seat.worker), 0.5))
+        slot = placed(placement.place(place("s", slot.epoch, slot.worker), 0.1 * tenth))
+    answer = refused(placement.place(place("s", slot.epoch, slot.worker), 0.5))
     assert "moved 3 times" in answer.reason
     for worker in ("a-1", "a-2"):
         placement.beat(beat(worker), 11.0)
-    placed(placement.place(place("s", seat.epoch, seat.worker), 11.0))
+    placed(placement.place(place("s", slot.epoch, slot.worker), 11.0))
 
 
 @pytest.mark.parametrize(
@@ -280,11 +280,11 @@ def test_a_worker_that_does_not_belong_here_is_refused(
 
 def test_a_worker_that_is_born_again_begins_empty() -> None:
     placement = pool("a-1")
-    seat = placed(placement.place(place("s"), 0.0))
+    slot = placed(placement.place(place("s"), 0.0))
     placement.beat(beat("a-1", pid=99, incarnation=2, ingest="tcp://127.0.0.1:7"), 2.0)
-    moved = placed(placement.place(place("s", seat.epoch, seat.worker), 2.1))
+    moved = placed(placement.place(place("s", slot.epoch, slot.worker), 2.1))
     assert moved.ingest == "tcp://127.0.0.1:7"
-    assert moved.epoch > seat.epoch
+    assert moved.epoch > slot.epoch
 
 
 def test_a_slow_worker_takes_no_more_until_it_is_fast_again() -> None:
@@ -300,25 +300,25 @@ def test_a_slow_worker_takes_no_more_until_it_is_fast_again() -> None:
 
 def test_a_stream_that_lost_its_worker_is_taken_by_a_slow_one_if_there_is_no_other() -> None:
     placement = pool("a-1", "a-2", capacity=10)
-    seats = {n: placed(placement.place(place(n), 0.0)) for n in "uvwxyz"}
+    slots = {n: placed(placement.place(place(n), 0.0)) for n in "uvwxyz"}
     placement.beat(beat("a-2", capacity=10, p99_ms=HOP_MS), 1.0)
     placement.beat(beat("a-1", capacity=10), 1.0)
     placement.beat(beat("a-2", capacity=10, p99_ms=HOP_MS), 2.1)
-    lost = next(n for n, seat in seats.items() if seat.worker == "a-1")
-    moved = placed(placement.place(place(lost, seats[lost].epoch, "a-1"), 2.2))
+    lost = next(n for n, slot in slots.items() if slot.worker == "a-1")
+    moved = placed(placement.place(place(lost, slots[lost].epoch, "a-1"), 2.2))
     assert moved.worker == "a-2"
     assert refused(placement.place(place("new"), 2.3)).reason == "full"
 
 
 def test_people_before_one_camera_go_where_the_camera_goes() -> None:
     placement = pool("a-1", "a-2")
-    seat = placed(placement.place(place("room"), 0.0))
-    held = {name: Held(seat.epoch, 5, 1) for name in ("room/1", "room/2")}
-    assert placement.beat(beat(seat.worker, streams=held), 0.1) == []
+    slot = placed(placement.place(place("room"), 0.0))
+    held = {name: Held(slot.epoch, 5, 1) for name in ("room/1", "room/2")}
+    assert placement.beat(beat(slot.worker, streams=held), 0.1) == []
     assert placement.streams == 1
-    moved = placed(placement.place(place("room", seat.epoch, seat.worker), 0.2))
+    moved = placed(placement.place(place("room", slot.epoch, slot.worker), 0.2))
     assert (moved.t_end_ns, moved.seq) == (-1, -1)
-    releases = placement.beat(beat(seat.worker, streams=held), 0.3)
+    releases = placement.beat(beat(slot.worker, streams=held), 0.3)
     assert [release.stream for release in releases] == ["room/1", "room/2"]
 
 
@@ -366,27 +366,27 @@ def test_whatever_happens_no_stream_has_two_seats_and_no_epoch_falls(
     events: list[tuple[str, int, int]],
 ) -> None:
     placement = Placement(replace(Policy(), moves_per_s=2))
-    seats: dict[str, Placed] = {}
+    slots: dict[str, Placed] = {}
     for step, (kind, stream, worker) in enumerate(events):
         now_s, name, who = 0.3 * step, f"s{stream}", f"a-{worker}"
         answer: object = None
-        seat = seats.get(name)
+        slot = slots.get(name)
         if kind == "b":
-            held = {n: Held(s.epoch, 1, 1) for n, s in seats.items() if s.worker == who}
+            held = {n: Held(s.epoch, 1, 1) for n, s in slots.items() if s.worker == who}
             placement.beat(beat(who, streams=held), now_s)
         elif kind == "p":
-            answer = placement.place(place(name, seat.epoch if seat else 0), now_s)
-        elif kind == "l" and seat:
-            answer = placement.place(place(name, seat.epoch, seat.worker), now_s)
-        elif kind == "c" and seat:
-            answer = placement.claim(Claim(name, "d", "o", seat.epoch, seat.worker), now_s)
+            answer = placement.place(place(name, slot.epoch if slot else 0), now_s)
+        elif kind == "l" and slot:
+            answer = placement.place(place(name, slot.epoch, slot.worker), now_s)
+        elif kind == "c" and slot:
+            answer = placement.claim(Claim(name, "d", "o", slot.epoch, slot.worker), now_s)
         elif kind == "x":
             placement.leave(Leave(name, "d", "o"), now_s)
         elif kind == "d" and who in {m.name for m in placement.members}:
             placement.members.drain(who)
         for told in [answer, *placement.step(now_s).moves]:
             if isinstance(told, Placed):
-                assert told.stream not in seats or told.epoch >= seats[told.stream].epoch
-                seats[told.stream] = told
-        held_by = Counter(n for member in placement.members for n in member.seats)
+                assert told.stream not in slots or told.epoch >= slots[told.stream].epoch
+                slots[told.stream] = told
+        held_by = Counter(n for member in placement.members for n in member.streams)
         assert not held_by or max(held_by.values()) == 1

@@ -87,8 +87,8 @@ def test_every_workers_scores_reach_every_client_and_a_late_one_gets_the_last(
             assert told.envelope.stream == "w2"
             assert late.rejected == 0
         directory.raw.poll(int(PATIENCE_S * 1000))
-        letters = directory.receive_all()
-        (beat,) = {letter.message for letter in letters}
+        messages = directory.receive_all()
+        (beat,) = {received.message for received in messages}
         assert isinstance(beat, RelayBeat)
         assert (beat.relay, beat.scores) == ("r1", addresses["scores"])
 

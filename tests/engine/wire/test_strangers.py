@@ -76,12 +76,12 @@ def test_a_flood_of_subscriptions_is_cut_and_an_honest_subscriber_is_served() ->
 
 
 def test_a_flood_of_letters_to_the_directory_is_cut_and_an_honest_one_is_answered() -> None:
-    letter = frame(pack(Ask("status" + 900 * "x")))
+    received = frame(pack(Ask("status" + 900 * "x")))
     with (
         DirectorySocket("tcp://127.0.0.1:*") as directory,
         DirectoryLink(directory.endpoint) as honest,
         Stranger(directory.endpoint, "DEALER") as stranger,
-        pouring(stranger, letter * 1000),
+        pouring(stranger, received * 1000),
     ):
         wait_for(lambda: directory.receive_all() and directory.cut)
         assert stranger.is_cut()

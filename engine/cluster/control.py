@@ -1,8 +1,8 @@
 """The control endpoint of a cluster: a request goes to the workers whose streams it is about.
 
-A client asks here what it asks the one worker of ``run``. ``Desk`` knows the workers and asks them
-through functions that it is given; ``run_desk`` is its socket and loop, a process of its own, so
-that a worker that does not answer delays only the client that asked.
+A client asks here what it asks the one worker of ``run``. ``ControlRouter`` knows the workers and
+asks them through functions that it is given; ``run_control`` is its socket and loop, a process of
+its own, so that a worker that does not answer delays only the client that asked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class WorkerRef:
     """A worker as the directory knows it."""
 
     name: str
@@ -51,23 +51,26 @@ class Post:
     streams: tuple[str, ...]
 
 
-Replies = dict[Post, Values | WireError]
-AskWorkers = Callable[[Sequence[Post], Values], Replies]
+Replies = dict[WorkerRef, Values | WireError]
+AskWorkers = Callable[[Sequence[WorkerRef], Values], Replies]
 
 
-class Desk:
+class ControlRouter:
     """Carries out requests.
 
     Args:
-        posts: the workers that are heard now.
+        workers: the workers that are heard now.
         ask: puts one request to some of them, and returns what each replied in time.
         facts: what ``describe`` says of the cluster itself.
     """
 
     def __init__(
-        self, posts: Callable[[], Sequence[Post]], ask: AskWorkers, facts: Values | None = None
+        self,
+        workers: Callable[[], Sequence[WorkerRef]],
+        ask: AskWorkers,
+        facts: Values | None = None,
     ) -> None:
-        self._posts, self._ask, self._facts = posts, ask, facts or {}
+        self._workers, self._ask, self._facts = workers, ask, facts or {}
         self._paused: set[tuple[str, int]] | None = None
         """The processes that were paused; None while the cluster runs."""
 
@@ -97,14 +100,18 @@ class Desk:
     def step(self) -> None:
         """While the cluster is paused, pause who has come since."""
         if self._paused is not None:
-            new = [post for post in self._posts() if (post.name, post.pid) not in self._paused]
+            new = [
+                worker
+                for worker in self._workers()
+                if (worker.name, worker.pid) not in self._paused
+            ]
             if new:
                 self._pause(new)
 
     def _mark(self, request: Request, values: Values) -> Values:
         if request.stream is not None:
             return self._of(request.stream, values)
-        replies = self._ask([post for post in self._posts() if post.streams], values)
+        replies = self._ask([worker for worker in self._workers() if worker.streams], values)
         reached = sum(int(reply.get("streams", 0)) for reply in _taken(replies).values())
         faults = _faults(replies)
         if faults and not reached:
@@ -114,10 +121,10 @@ class Desk:
     def _of(self, stream: str, values: Values) -> Values:
         """Put a request to the worker that holds the stream."""
         camera = stream.partition("/")[0]  # people before one camera live where it does
-        posts = self._posts()
-        holder = next((post for post in posts if camera in post.streams), None)
+        workers = self._workers()
+        holder = next((worker for worker in workers if camera in worker.streams), None)
         if holder is None:
-            known = sorted(name for post in posts for name in post.streams)
+            known = sorted(name for worker in workers for name in worker.streams)
             raise WireError(f"no stream {stream!r}; known: {', '.join(known[:8]) or 'none'}")
         reply = self._ask([holder], values)[holder]
         if isinstance(reply, WireError):
@@ -125,29 +132,29 @@ class Desk:
         return reply
 
     def _turn(self, command: str) -> Values:
-        posts = self._posts()
+        workers = self._workers()
         if command == "pause":
             self._paused = set()
-            faults = self._pause(posts)
+            faults = self._pause(workers)
         else:
             self._paused = None
-            faults = _faults(self._ask(posts, {"command": "resume"}))
-        if len(faults) == len(posts):
+            faults = _faults(self._ask(workers, {"command": "resume"}))
+        if len(faults) == len(workers):
             raise WireError("; ".join(faults) or "no worker is heard")
         return {"state": "paused" if command == "pause" else "running", "failed": faults}
 
-    def _pause(self, posts: Sequence[Post]) -> list[str]:
-        replies = self._ask(posts, {"command": "pause"})
+    def _pause(self, workers: Sequence[WorkerRef]) -> list[str]:
+        replies = self._ask(workers, {"command": "pause"})
         if self._paused is not None:
-            self._paused |= {(post.name, post.pid) for post in _taken(replies)}
+            self._paused |= {(worker.name, worker.pid) for worker in _taken(replies)}
         return _faults(replies)
 
     def _describe(self) -> Values:
-        replies = _taken(self._ask(self._posts(), {"command": "describe"}))
+        replies = _taken(self._ask(self._workers(), {"command": "describe"}))
         if not replies:
             raise WireError("no worker is heard")
-        streams = sorted(name for post in replies for name in post.streams)
-        states = {post.name: str(reply["state"]) for post, reply in replies.items()}
+        streams = sorted(name for worker in replies for name in worker.streams)
+        states = {worker.name: str(reply["state"]) for worker, reply in replies.items()}
         first = next(iter(replies.values()))
         return {
             **first,
@@ -159,15 +166,15 @@ class Desk:
         }
 
 
-def _taken(replies: Replies) -> dict[Post, Values]:
-    return {post: reply for post, reply in replies.items() if not isinstance(reply, WireError)}
+def _taken(replies: Replies) -> dict[WorkerRef, Values]:
+    return {worker: reply for worker, reply in replies.items() if not isinstance(reply, WireError)}
 
 
 def _faults(replies: Replies) -> list[str]:
     return [f"{p.name}: {fault}" for p, fault in replies.items() if isinstance(fault, WireError)]
 
 
-class Switchboard:
+class WorkerClients:
     """Finds the workers through the directory, and asks them at their own control endpoints.
 
     Args:
@@ -177,29 +184,29 @@ class Switchboard:
 
     def __init__(self, link: DirectoryLink, security: ClientSecurity | None) -> None:
         self._link, self._security = link, security
-        self._posts: tuple[Post, ...] = ()
+        self._workers: tuple[WorkerRef, ...] = ()
         self._pool = ThreadPoolExecutor(AT_ONCE, "asking")
 
-    def posts(self) -> Sequence[Post]:
+    def workers(self) -> Sequence[WorkerRef]:
         """The workers that are heard; where the directory is away, those that it named last."""
         self._link.receive_all()  # an answer that came too late is none to this question
         with contextlib.suppress(WireError):
             answer = self._link.ask(Ask("status"), DIRECTORY_MS)
             if isinstance(answer, Report):
-                self._posts = tuple(_posts_in(answer.values))
-        return self._posts
+                self._workers = tuple(_workers_in(answer.values))
+        return self._workers
 
-    def ask(self, posts: Sequence[Post], values: Values) -> Replies:
+    def ask(self, workers: Sequence[WorkerRef], values: Values) -> Replies:
         """Put one request to some workers at once."""
-        asked = {self._pool.submit(self._ask_one, post, values): post for post in posts}
+        asked = {self._pool.submit(self._ask_one, worker, values): worker for worker in workers}
         done, _ = wait(asked, ANSWER_S)
         late = WireError(f"no reply within {ANSWER_S:.0f} s")
-        return {post: work.result() if work in done else late for work, post in asked.items()}
+        return {worker: work.result() if work in done else late for work, worker in asked.items()}
 
-    def _ask_one(self, post: Post, values: Values) -> Values | WireError:
+    def _ask_one(self, worker: WorkerRef, values: Values) -> Values | WireError:
         arguments = {key: value for key, value in values.items() if key != "command"}
         try:
-            with ControlClient(post.control, int(ANSWER_S * 1000), self._security) as client:
+            with ControlClient(worker.control, int(ANSWER_S * 1000), self._security) as client:
                 return client.request(str(values["command"]), **arguments)
         except WireError as fault:
             return fault
@@ -209,19 +216,21 @@ class Switchboard:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _posts_in(status: Values) -> Iterable[Post]:
+def _workers_in(status: Values) -> Iterable[WorkerRef]:
     for worker in status["workers"]:
         if worker["state"] != "silent":
-            yield Post(worker["name"], worker["pid"], worker["control"], tuple(worker["streams"]))
+            yield WorkerRef(
+                worker["name"], worker["pid"], worker["control"], tuple(worker["streams"])
+            )
 
 
-def run_desk(
+def run_control(
     settings: EngineSettings,
     directory: str,
     stopped: Callable[[], bool],
     security: ServerSecurity | None = None,
 ) -> None:
-    """Run the desk in this process until ``stopped``.
+    """Run the router in this process until ``stopped``.
 
     Raises:
         WireError: the endpoint is in use.
@@ -238,13 +247,13 @@ def run_desk(
     with (
         ControlServer(settings.control, security) as server,
         DirectoryLink(directory, member) as link,
-        contextlib.closing(Switchboard(link, member)) as board,
+        contextlib.closing(WorkerClients(link, member)) as clients,
     ):
-        desk = Desk(board.posts, board.ask, facts)
+        router = ControlRouter(clients.workers, clients.ask, facts)
 
         def answer(values: Values) -> Values:
-            stopped()  # each request is a turn: a busy desk must not be taken for a hung one
-            return desk.answer(values)
+            stopped()  # each request is a turn: a busy router must not be taken for a hung one
+            return router.answer(values)
 
         log.info("control on %s", server.endpoint)
         stepped_s = time.monotonic()
@@ -252,5 +261,5 @@ def run_desk(
             server.raw.poll(POLL_MS)
             server.serve(answer)
             if time.monotonic() - stepped_s >= STEP_S:
-                desk.step()
+                router.step()
                 stepped_s = time.monotonic()
