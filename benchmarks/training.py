@@ -1,15 +1,16 @@
 """Training step against a plain implementation of the published recipe: time, loading, memory.
 
 Plain: random batches padded to their longest clip, the published network's arithmetic, both flows
-by themselves, Rank-N-Contrast as a loop over anchors and positives. Ours: length-bucketed batches,
-the same network sizes, audio and video projected once for both flows and without their padding,
-Rank-N-Contrast at once; ``ours, a draw per flow`` projects them twice, as the recipe ``paper``
-does. All take batch 128 in float32, with lengths drawn from the real durations of CMU-MOSEI's
-segments, each in a process of its own, in turn. Ours reads its batches from a feature store on
-disk, in float16, as training does: the loader's share is how long the loop waits for a batch. With
-``OMP_NUM_THREADS=1`` the CPU seconds hold on a machine that others use, too.
+by themselves, Rank-N-Contrast as a loop over anchors and positives, torch's dropout. Ours:
+length-bucketed batches, the same network sizes, both flows in one pass over audio and video that
+are projected once and without their padding, Rank-N-Contrast at once, dropout drawn by bits;
+``ours, a draw per flow`` projects them twice, as the recipe ``paper`` does. All take batch 128 in
+float32, with lengths drawn from the real durations of CMU-MOSEI's segments, each in a process of
+its own, in turn. Ours reads its batches from a feature store on disk, in float16, as training does:
+the loader's share is how long the loop waits for a batch. With ``OMP_NUM_THREADS=1`` the CPU
+seconds hold on a machine that others use, too.
 
-    python benchmarks/training.py [--steps 3] [--audio-dim 256] [--text-dim 512] [--video-dim 256]
+    python benchmarks/training.py [--rounds 2] [--audio-dim 256] [--text-dim 512] [--video-dim 256]
 
 The feature sizes default to a quarter (text: an eighth) of the paper's, so that a laptop can run
 it; ``--audio-dim 1024 --text-dim 4096 --video-dim 1024`` are the paper's own.
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.fusion import NetworkOutput
 from models.network import SentimentNetwork
@@ -121,6 +122,14 @@ def looped_rank_n_contrast(features: Tensor, labels: Tensor, temperature: float)
     return loss
 
 
+def plainly_dropped(network: nn.Module) -> None:
+    """Put torch's own dropout, as the published recipe has it, in place of the network's."""
+    for module in list(network.modules()):
+        for name, part in module.named_children():
+            if isinstance(part, nn.Dropout):
+                setattr(module, name, nn.Dropout(part.p))
+
+
 def plain_loss(network: SentimentNetwork, batch: Batch) -> Tensor:
     """Both flows with the published recipe's losses, without masks."""
 
@@ -153,6 +162,8 @@ def run(variant: str, dims: tuple[int, int, int], steps: int) -> None:
     spec = NetworkSpec.model_validate({**sizes, **published} if variant == "plain" else sizes)
     none = Augmentation(frame_drop=0, modality_dropout=0, sub_window=0, one_draw=variant != "twice")
     model = SentimentModel(SentimentNetwork(spec), augmentation=none)
+    if variant == "plain":
+        plainly_dropped(model)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     with tempfile.TemporaryDirectory() as folder:
         samples = make_samples(dims)
@@ -213,6 +224,7 @@ def contrast_alone() -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=11, help="11: all batches but the first")
+    parser.add_argument("--plain-steps", type=int, default=3, help="its batches are all alike")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each variant, in turn")
     parser.add_argument("--audio-dim", type=int, default=256)
     parser.add_argument("--text-dim", type=int, default=512)
@@ -221,7 +233,8 @@ def main() -> None:
     arguments = parser.parse_args()
     dims = (arguments.audio_dim, arguments.text_dim, arguments.video_dim)
     if arguments.variant:
-        run(arguments.variant, dims, arguments.steps)
+        plain = arguments.variant == "plain"
+        run(arguments.variant, dims, arguments.plain_steps if plain else arguments.steps)
         return
     found: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     for _ in range(arguments.rounds):

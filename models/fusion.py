@@ -8,12 +8,13 @@ modality, d hidden, F fused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dropout import Dropout
 from models.mia import ImaginationAutoencoder
 from models.spec import MODALITIES, NetworkSpec
 from models.umca import (
@@ -55,6 +56,12 @@ class NetworkOutput:
     high: Tensor | None
     """[B, 1] upper quantile."""
 
+    def rows(self, start: int, stop: int) -> NetworkOutput:
+        """Some rows."""
+        known: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut = {n: None if v is None else v[start:stop] for n, v in known.items()}
+        return NetworkOutput(**cut)  # type: ignore[arg-type]
+
 
 class FusionNetwork(nn.Module):
     """UMCA fusion of projected audio, text and video frames with MIA."""
@@ -65,7 +72,7 @@ class FusionNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         d, f, drop = spec.hidden_dim, spec.fused_dim, spec.dropout
-        self.pooled_dropout = nn.Dropout(spec.input_dropout)
+        self.pooled_dropout = Dropout(spec.input_dropout)
         self.utterance = nn.ModuleList(mlp(d, d, d, drop) for _ in MODALITIES)
         self.weighting = nn.Sequential(*mlp(3 * d, d, d, drop), nn.Linear(d, 3))
         unified = spec.fusion == "umca"
@@ -91,25 +98,34 @@ class FusionNetwork(nn.Module):
         self.register_buffer("mixtures", torch.tensor(MIXTURES, dtype=torch.float32), False)
 
     def forward(
-        self, frames: Sequence[ProjectedFrames], masks: Sequence[Tensor], simulated: Tensor
+        self,
+        frames: Sequence[ProjectedFrames],
+        masks: Sequence[Tensor],
+        simulated: Tensor,
+        flows: Sequence[int] = (1, 1, 1),
     ) -> NetworkOutput:
-        """Run one flow.
+        """Run one flow, or several that share a modality's frames.
 
         Args:
             frames: of [B, T], per modality.
             masks: [B, T] bool per modality, True where a frame counts. A row without any lacks
                 the modality.
             simulated: [B] bool, the text is simulated.
+            flows: per modality, how many flows share its frames, which are then [B / flows, T];
+                B counts all rows of the first flow, then of the second, ...
         """
         masks = [mask[:, None, :] for mask in masks]  # 3 x [B, 1, T]
         there = [mask.to(frames[0].values.dtype).amax(2) for mask in masks]  # 3 x [B, 1], 0 or 1
+        pooled = [
+            attention_pooling(values, mask) for values, mask in zip(frames, masks, strict=True)
+        ]
+        if max(flows) > 1:
+            there = [given.repeat(n, 1) for given, n in zip(there, flows, strict=True)]
+            pooled = [values.repeat(n, 1) for values, n in zip(pooled, flows, strict=True)]
         present = torch.cat(there, dim=1) > 0  # [B, 3]
 
         # 2-3. Attention pooling, utterance vectors h_m.
-        pooled = [
-            self.pooled_dropout(attention_pooling(values, mask))
-            for values, mask in zip(frames, masks, strict=True)
-        ]
+        pooled = [self.pooled_dropout(values) for values in pooled]
         h = [layers(values) for layers, values in zip(self.utterance, pooled, strict=True)]
         h = self._imagine_queries(h, there, simulated)  # 3 x [B, d]
 
@@ -127,8 +143,8 @@ class FusionNetwork(nn.Module):
 
         # 6. Every query attends over every modality.
         crossed = [
-            attend(queries, values, mask)
-            for attend, values, mask in zip(self.cross, frames, masks, strict=True)
+            attend(queries, values, mask, n)
+            for attend, values, mask, n in zip(self.cross, frames, masks, flows, strict=True)
         ]  # 3 x [B, 7, F]
         if self.cross_imagination is not None:
             imagined = self.cross_imagination(*crossed, crossed[TEXT])

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.dropout import Dropout
+
 TEMPERATURE = 0.3
 """Multiplies attention scores in place of 1/sqrt(d), as published."""
 QUERIES = 7
@@ -47,10 +49,10 @@ def mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential
     return nn.Sequential(
         nn.Linear(inputs, hidden),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(hidden, outputs),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
 
 
@@ -87,7 +89,7 @@ class FrameProjection(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.relevance = nn.Linear(dim, dim)
         self.context = nn.Parameter(torch.randn(dim) / dim**0.5)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, frames: Tensor) -> ProjectedFrames:
         """[..., T, inputs] frames; keys are tanh(K x + k), relevance is 0.3 <tanh(A x + a), c>."""
@@ -113,14 +115,28 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.output = mlp(dim, dim, outputs, dropout)
 
-    def forward(self, queries: Tensor, frames: ProjectedFrames, mask: Tensor) -> Tensor:
+    def forward(
+        self, queries: Tensor, frames: ProjectedFrames, mask: Tensor, flows: int = 1
+    ) -> Tensor:
         """[B, 7, d] queries, frames of [B, T] and their mask [B, 1, T] to [B, 7, outputs].
 
         Layers run on [B * 7, .]: a runtime fuses product, bias and ReLU of two axes, not of three.
+
+        Args:
+            queries: of all rows of the first flow, then of the second, ...
+            frames: of one flow, [B / flows, T]: all flows ask the same.
+            mask: of the frames.
+            flows: how many.
         """
-        wanted = self.query(queries.flatten(0, 1)).unflatten(0, (-1, QUERIES))
-        scores = wanted @ frames.keys.transpose(1, 2)  # [B, 7, T]
+        wanted: Tensor = self.query(queries.flatten(0, 1)).unflatten(0, (-1, QUERIES))
+        if flows > 1:  # keys first: their gradient then lies in memory as they do
+            wanted = torch.cat(wanted.chunk(flows), 1)
+            scores = (frames.keys @ wanted.transpose(1, 2)).transpose(1, 2)
+        else:
+            scores = wanted @ frames.keys.transpose(1, 2)  # [B, 7, T]
         attended = masked_softmax(TEMPERATURE * scores, mask) @ frames.values  # [B, 7, d]
+        if flows > 1:
+            attended = torch.cat(attended.chunk(flows, 1))
         output: Tensor = self.output(attended.flatten(0, 1)).unflatten(0, (-1, QUERIES))
         return output
 
@@ -132,7 +148,7 @@ class UnifiedQueries(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(QUERIES, dim, dim))  # [query, in, out]
         self.bias = nn.Parameter(torch.empty(QUERIES, 1, dim))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         bound = dim**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)

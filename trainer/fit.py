@@ -130,8 +130,13 @@ def batch_loss(model: SentimentModel, own: Batch, loss: Loss, team: Team) -> Los
         paired = everywhere(own.audio_mask.any(1) & own.text_mask.any(1))
         simulated = team.gather_tensor(frames.simulated_text, rows)
         text = team.gather_tensor(own.text, rows)
-        mask = team.gather_tensor(own.text_mask[..., None].float(), rows)[..., 0] > 0
-        student = distillation(simulated, text, mask, paired)
+        student = distillation(
+            simulated,
+            everywhere(frames.simulated_text_mask[..., None])[..., 0],
+            text,
+            everywhere(own.text_mask[..., None])[..., 0],
+            paired,
+        )
         terms = terms.plus("student", loss.student, student)
     if model.emotions is not None:
         named = has_missing & (emotions.sum(1) > 0)

@@ -147,36 +147,42 @@ def double_flow(
     return LossTerms(total, {name: value.detach() for name, value in parts.items()})
 
 
-def distillation(simulated: Tensor, text: Tensor, text_mask: Tensor, valid: Tensor) -> Tensor:
+def distillation(
+    simulated: Tensor, simulated_mask: Tensor, text: Tensor, text_mask: Tensor, valid: Tensor
+) -> Tensor:
     """Distance of the student's frames to the text encoder's states.
 
     The student has no token boundaries, so a clip's states are spread evenly over its frames
     (linear interpolation over the clip's duration); half of the loss is frame by frame, half on
-    the means, which is what attention pooling mostly sees.
+    the means, which is what attention pooling mostly sees. Each clip counts alike, and none by
+    the padding behind it.
 
     Args:
         simulated: [B, Ts, D].
+        simulated_mask: [B, Ts] bool, a clip's frames first, then padding.
         text: [B, Tt, D] states of the real transcript.
-        text_mask: [B, Tt] bool.
+        text_mask: [B, Tt] bool, likewise.
         valid: [B] bool, the clip has both a voice and a transcript.
     """
+    valid = valid & simulated_mask.any(1) & text_mask.any(1)
     if not bool(valid.any()):
         return simulated.sum() * 0.0
-    simulated, text, text_mask = simulated[valid], text[valid], text_mask[valid]
-    lengths = text_mask.sum(1).clamp(min=1)
-    frames = simulated.shape[1]
-    position = (torch.arange(frames, device=text.device) + 0.5) / frames
-    place = position[None, :] * lengths[:, None] - 0.5
-    place = torch.minimum(place.clamp(min=0), (lengths - 1)[:, None].to(place.dtype))
+    simulated, text = simulated[valid], text[valid]
+    heard, read = simulated_mask[valid], text_mask[valid]
+    frames, lengths = heard.sum(1, keepdim=True), read.sum(1, keepdim=True)
+    place = (torch.arange(simulated.shape[1], device=text.device) + 0.5) / frames * lengths - 0.5
+    place = torch.minimum(place.clamp(min=0), (lengths - 1).to(place.dtype))  # [B, Ts]
     below = place.floor().long()
-    above = torch.minimum(below + 1, (lengths - 1)[:, None])
+    above = torch.minimum(below + 1, lengths - 1)
     share = (place - below)[..., None]
     index = below[..., None].expand(-1, -1, text.shape[2])
     index_above = above[..., None].expand(-1, -1, text.shape[2])
     target = text.gather(1, index) * (1 - share) + text.gather(1, index_above) * share
-    means = (text * text_mask[..., None]).sum(1) / lengths[:, None]
-    cosine = 1 - F.cosine_similarity(simulated.mean(1), means, dim=1)
-    return F.smooth_l1_loss(simulated, target) + cosine.mean()
+    distance = F.smooth_l1_loss(simulated, target, reduction="none").mean(2)
+    counted = (distance * heard).sum(1) / frames[:, 0]
+    means = (text * read[..., None]).sum(1) / lengths
+    own_means = (simulated * heard[..., None]).sum(1) / frames
+    return (counted + 1 - F.cosine_similarity(own_means, means, dim=1)).mean()
 
 
 def naming(scores: Tensor, emotions: Tensor, valid: Tensor) -> Tensor:

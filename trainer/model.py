@@ -242,10 +242,9 @@ class SentimentModel(nn.Module):
         audio = network.project("audio", frames.audio, frames.audio_mask, rows)
         video = network.project("video", frames.video, frames.video_mask, rows)
         text = network.project("text", frames.text, frames.text_mask, rows)
-        complete = network.fuse((audio, text, video), False)
         mask = frames.simulated_text_mask
         simulated = network.project("text", frames.simulated_text, mask, rows)
-        return complete, network.fuse((audio, simulated, video), True)
+        return network.fuse_both(audio, text, simulated, video)
 
     def _drop(self, mask: Tensor) -> Tensor:
         if not self.training or self.frame_drop == 0:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dropout import Dropout
 from models.encoders.specs import (
     STEM_KERNEL,
     STEM_STRIDES,
@@ -44,7 +45,7 @@ class CausalBlock(nn.Module):
         self.norm = ChannelNorm(channels)
         self.spread = nn.Conv1d(channels, channels, kernel, dilation=dilation)
         self.mix = nn.Conv1d(channels, channels, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.lost = (kernel - 1) * dilation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class TemporalBlock(nn.Module):
         super().__init__()
         self.convolution = nn.Conv1d(channels, channels, kernel, dilation=dilation, bias=False)
         self.norm = nn.BatchNorm1d(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.lost = (kernel - 1) * dilation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +157,7 @@ class FaceEncoder(nn.Module):
             ResidualBlock(2 * c, 4 * c, 2),  # S / 4
             ResidualBlock(4 * c, 6 * c, 2),  # S / 8
         )
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = Dropout(0.2)
         self.output = nn.Linear(6 * c, spec.dim)
 
     def forward(self, crops: Tensor) -> Tensor:

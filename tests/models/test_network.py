@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
@@ -60,6 +61,44 @@ def test_subset(network: SentimentNetwork, pattern: tuple[bool, ...]) -> None:
         for x in row
     ]
     torch.testing.assert_close(_scored(network, other)[0][1:], valence, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("change", [{}, {"fusion": "concat"}, {"mia": "text"}, {"mia": "off"}])
+def test_both_flows_in_one_pass_are_each_flow_by_itself(change: dict) -> None:
+    torch.manual_seed(0)
+    a, t, v = SIZES
+    sizes = {"audio_dim": a, "text_dim": t, "video_dim": v, "hidden_dim": 16, "fused_dim": 8}
+    network = SentimentNetwork(NetworkSpec(**sizes, dropout=0, input_dropout=0, **change))
+    lengths = {"audio": 9, "text": 4, "simulated": 6, "video": 5}
+    given = {}
+    for name, length in lengths.items():
+        modality = "text" if name == "simulated" else name
+        values = torch.randn(5, length, getattr(network.spec, f"{modality}_dim"))
+        mask = torch.rand(5, length) < 0.8
+        mask[:3, 0], mask[4] = True, name != "video"  # the last row lacks a face
+        given[name] = network.project(modality, values, mask, 5)
+    audio, text, simulated, video = given.values()
+    together = network.fuse_both(audio, text, simulated, video)
+    apart = (
+        network.fuse((audio, text, video), False),
+        network.fuse((audio, simulated, video), True),
+    )
+    for one, other in zip(together, apart, strict=True):
+        for field in fields(one):
+            values, wanted = getattr(one, field.name), getattr(other, field.name)
+            torch.testing.assert_close(values, wanted, atol=1e-6, rtol=1e-6, equal_nan=True)
+    weights = list(network.parameters())
+    gradients = [
+        torch.autograd.grad(
+            sum(flow.fused.square().sum() for flow in flows),
+            weights,
+            allow_unused=True,
+            retain_graph=True,
+        )
+        for flows in (together, apart)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 def test_nothing_has_no_value(network: SentimentNetwork) -> None:

@@ -313,8 +313,8 @@ def test_both_flows_at_once_are_each_flow_by_itself() -> None:
         for one, other in zip(
             together, (model.complete(frames), model.missing_text(frames)), strict=True
         ):
-            assert torch.equal(one.valence, other.valence)
-            assert torch.equal(one.text_cross, other.text_cross)
+            torch.testing.assert_close(one.valence, other.valence, atol=1e-6, rtol=0)
+            torch.testing.assert_close(one.text_cross, other.text_cross, atol=1e-6, rtol=0)
 
 
 def test_rows_that_lack_something_run_apart_and_alike() -> None:

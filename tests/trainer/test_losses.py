@@ -125,8 +125,31 @@ def test_distillation_is_zero_for_the_text_states_spread_over_the_frames() -> No
     generator = torch.Generator().manual_seed(1)
     text = torch.randn(2, 4, 6, generator=generator)
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    exact = text.clone()
+    exact, heard = text.clone(), torch.ones(2, 4, dtype=torch.bool)
     first = torch.tensor([True, False])
-    assert distillation(exact, text, mask, first).item() == pytest.approx(0, abs=1e-6)
-    assert distillation(exact + 0.5, text, mask, first).item() > 0.1
-    assert distillation(exact, text, mask, torch.tensor([False, False])).item() == 0
+    assert distillation(exact, heard, text, mask, first).item() == pytest.approx(0, abs=1e-6)
+    assert distillation(exact + 0.5, heard, text, mask, first).item() > 0.1
+    nobody = torch.tensor([False, False])
+    assert distillation(exact, heard, text, mask, nobody).item() == 0
+
+
+def test_distillation_does_not_count_the_padding_behind_a_clip() -> None:
+    generator = torch.Generator().manual_seed(1)
+    simulated, text = (torch.randn(2, n, 6, generator=generator) for n in (9, 5))
+    heard = torch.arange(9) < torch.tensor([[9], [4]])
+    read = torch.arange(5) < torch.tensor([[5], [3]])
+    both = torch.tensor([True, True])
+    alone = [
+        distillation(simulated[i : i + 1, :n], heard[i : i + 1, :n], text[i : i + 1, :m],
+                     read[i : i + 1, :m], both[:1])
+        for i, (n, m) in enumerate([(9, 5), (4, 3)])
+    ]  # fmt: skip
+    simulated.requires_grad_()
+    together = distillation(simulated, heard, text, read, both)
+    assert together.item() == pytest.approx(torch.stack(alone).mean().item(), abs=1e-6)
+    together.backward()
+    assert simulated.grad is not None
+    assert not simulated.grad[~heard].any()
+    assert simulated.grad[heard].any()
+    unheard = torch.zeros(2, 9, dtype=torch.bool)
+    assert distillation(simulated, unheard, text, read, both).item() == 0
