@@ -31,6 +31,7 @@ BLOCKS = [
 SCORES, CONTROL = "tcp://127.0.0.1:5571", "tcp://127.0.0.1:5572"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
+FAULT = re.compile(r"\| `(?P<file>\S+\.py)`: (?P<tests>.+?) \| [0-9a-f]{7,} \|$", re.M)
 
 
 class EnoughError(Exception):
@@ -126,3 +127,12 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_faults_page_names_tests_that_exist() -> None:
+    rows = list(FAULT.finditer((REPOSITORY / "docs" / "faults.md").read_text()))
+    assert len(rows) > 20
+    for row in rows:
+        source = (REPOSITORY / "tests" / row["file"]).read_text()
+        for words in re.sub(r" \(.*\)", "", row["tests"]).split("; "):
+            assert f"def test_{'_'.join(words.split())}(" in source, f"{row['file']}: {words}"
