@@ -26,9 +26,6 @@ from trainer.evaluation.baselines import constant_metrics
 from trainer.evaluation.metrics import RegressionMetrics, regression_metrics
 from trainer.features.media import MediaReader
 
-TAIL_S = 2.0
-"""Silence behind each clip: the stream continues, and the last words come in."""
-
 
 @dataclass(frozen=True)
 class LiveScore:
@@ -69,7 +66,9 @@ def score_clips(
     gain_db: float = 0.0,
     on_clip: Callable[[], None] = lambda: None,
 ) -> list[LiveScore]:
-    """Play the sound of each clip to the engine, ``gain_db`` louder, with silence behind it.
+    """Play the sound of each clip to the engine, ``gain_db`` louder.
+
+    Where it ends while somebody speaks, silence follows until the last words count (``read_clip``).
 
     Raises:
         CorpusError: a clip's sound cannot be read.
@@ -156,10 +155,8 @@ def save(scores: Sequence[LiveScore], path: Path) -> None:
 
 
 def _write(path: Path, samples: NDArray[np.float32]) -> None:
-    tail = np.zeros(int(TAIL_S * SAMPLE_RATE_HZ), np.float32)
-    sound = np.concatenate((samples, tail))
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes(np.clip(np.round(sound * 32768), -32768, 32767).astype("<i2").tobytes())
+        file.writeframes(np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes())

@@ -15,6 +15,7 @@ from models.preprocessing import normalise_crop
 from models.spec import MODALITIES
 from trainer.corpus import Clip, Media
 from trainer.corpus import open as open_corpus
+from trainer.evaluation.live import score_clips
 from trainer.features.media import decode_picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -41,6 +42,19 @@ def test_a_real_clip_has_scores_with_intervals_narrower_than_the_scale() -> None
         assert score.valence is not None
         assert score.interval.low <= score.valence <= score.interval.high
     assert min(s.interval.high - s.interval.low for s in known if s.interval) < 5.5
+
+
+def test_a_clip_that_ends_in_a_word_is_scored_live_up_to_that_word() -> None:
+    bundle, settings = bundles.open("default"), load()
+    media = Media(SAMPLE_CLIP, end_s=1.5)
+    (found,) = score_clips(
+        [Clip("short", "sample", "test", 0.0, audio=media)],
+        settings, bundle, choose("onnx", bundle).backend,
+    )  # fmt: skip
+    assert found.valence is not None
+    assert found.low < found.valence < found.high
+    assert found.windows > 3, "windows after its end, too"
+    assert found.text
 
 
 class Scorer:
