@@ -69,6 +69,7 @@ class Directory:
         self._hosts: dict[str, tuple[bytes, HostBeat, float]] = {}
         self._relays: dict[str, tuple[RelayBeat, float]] = {}
         self._relays_sent: dict[bytes, tuple[str, ...]] = {}
+        self._upgrades_sent: dict[bytes, Upgrade] = {}
         self._captures: dict[str, dict[str, tuple[bytes, str]]] = {}
         self._waiting: dict[tuple[str, int], tuple[Placed, float]] = {}
         self.counters: Counter[str] = Counter()
@@ -123,7 +124,7 @@ class Directory:
         for name in [n for n, (_, at_s) in self._relays.items() if now_s - at_s > FORGET_S]:
             del self._relays[name]
         for name in [n for n, (_, _, at_s) in self._hosts.items() if now_s - at_s > FORGET_S]:
-            del self._hosts[name]
+            self._upgrades_sent.pop(self._hosts.pop(name)[0], None)
         return answers
 
     def _take_beat(self, sender: bytes, beat: Beat, now_s: float) -> Answers:
@@ -154,8 +155,20 @@ class Directory:
                 f"process {beat.pid} needs another name"
             )
             return [(sender, Rejected(reason))]
+        # A host that was started again knows only its settings: the others know of upgrades.
+        beats = [beat, *(other for _, other, _ in self._hosts.values() if other.bundle)]
+        newest = max(beats, key=lambda other: other.generation)
         self._hosts[beat.host] = (sender, beat, now_s)
-        return []
+        order = Upgrade(newest.bundle, newest.generation)
+        if not beat.bundle or beat.generation >= order.generation:
+            return []
+        return self._order(order, [sender])
+
+    def _order(self, order: Upgrade, hosts: list[bytes]) -> Answers:
+        """Let hosts start workers with a bundle, each only once: where they fail, they fail."""
+        new = [host for host in hosts if self._upgrades_sent.get(host) != order]
+        self._upgrades_sent |= dict.fromkeys(new, order)
+        return [(host, order) for host in new]
 
     def _place(self, received: Received, place: Place, now_s: float) -> Answers:
         answer = self._placement.place(place, now_s)
@@ -213,8 +226,11 @@ class Directory:
             return [(sender, Rejected("no host is heard that could start workers"))]
         newest = max((m.beat.generation for m in self._placement.members), default=0)
         order = Upgrade(bundle, newest + 1)
+        hosts = [host for host, _, _ in self._hosts.values()]
+        for host in hosts:
+            self._upgrades_sent.pop(host, None)  # after a failed attempt the number is the same
         report = Report({"bundle": bundle, "generation": newest + 1, "hosts": sorted(self._hosts)})
-        return [*((host, order) for host, _, _ in self._hosts.values()), (sender, report)]
+        return [*self._order(order, hosts), (sender, report)]
 
     def status(self, now_s: float) -> dict[str, Any]:
         """The workers, the relays and the directory itself, as ``cluster status`` prints them."""

@@ -42,25 +42,37 @@ class Workers:
         settings: of the engine; ``cluster`` says which host this is.
         count: workers of each generation.
         log: takes the workers' log lines.
+        order: bundle to begin with in place of the settings' own: of an upgrade that others had.
     """
 
-    def __init__(self, settings: EngineSettings, count: int, log: Sink) -> None:
+    def __init__(
+        self, settings: EngineSettings, count: int, log: Sink, order: Upgrade | None = None
+    ) -> None:
         self._settings, self._count, self._log = settings, count, log
-        self._supervisors: dict[str, Supervisor] = {}
-        self._generation = settings.cluster.generation
-        self.start(settings.bundle, self._generation)
+        self._supervisors: dict[str, tuple[Upgrade, Supervisor]] = {}
+        self._own = Upgrade(settings.bundle, settings.cluster.generation)
+        self._orders: list[Upgrade] = []
+        self.start(order or self._own)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Those that run or are being started."""
         return tuple(self._supervisors)
 
-    def start(self, bundle: str, generation: int) -> None:
+    @property
+    def newest(self) -> Upgrade:
+        """The newest bundle whose workers were started and did not fail."""
+        return self._orders[-1]
+
+    def start(self, order: Upgrade) -> None:
         """Start workers with a bundle; the former ones run until they are retired."""
+        if order in self._orders:
+            return
+        self._orders.append(order)
         for number in range(1, self._count + 1):
-            spec = worker_spec(self._settings, number, bundle, generation)
-            self._supervisors[spec.name] = Supervisor([spec], self._log, patience_s=PATIENCE_S)
-        self._generation = generation
+            spec = worker_spec(self._settings, number, order.bundle, order.generation)
+            supervisor = Supervisor([spec], self._log, patience_s=PATIENCE_S)
+            self._supervisors[spec.name] = order, supervisor
 
     def poll(self) -> None:
         """Start what is due, replace what has ended or hangs.
@@ -69,25 +81,29 @@ class Workers:
             SupervisorError: a user's mistake, such as a bundle that is none. One that came with
                 an upgrade ends that upgrade only.
         """
-        for name, supervisor in list(self._supervisors.items()):
+        for name, (order, supervisor) in list(self._supervisors.items()):
             try:
                 supervisor.poll()
             except SupervisorError as error:
                 del self._supervisors[name]
-                if self._generation == self._settings.cluster.generation:
+                if order == self.newest == self._own:
                     raise
                 log.error("upgrade: %s is not started: %s", name, error)
+                if order in self._orders and order != self._own:
+                    self._orders.remove(order)
+                    if not self._orders:
+                        self.start(self._own)
 
     def retire(self, name: str) -> None:
         """End a worker for good."""
-        supervisor = self._supervisors.pop(name, None)
+        _, supervisor = self._supervisors.pop(name, (None, None))
         if supervisor is not None:
             log.info("worker %s is empty and ends", name)
             supervisor.stop()
 
     def stop(self) -> None:
         """End all of them."""
-        for supervisor in self._supervisors.values():
+        for _, supervisor in self._supervisors.values():
             supervisor.stop()
 
 
@@ -117,12 +133,15 @@ def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) 
     if settings.security.mode == "curve":
         keys = ServerSecurity.read(settings.security.keys_dir).as_client()
     assert settings.cluster.directory is not None
-    word = HostBeat(settings.cluster.host, os.getpid())
+    part = settings.cluster
+    word = HostBeat(part.host, os.getpid(), settings.bundle, part.generation)
     beat_s = 0.0
     with DirectoryLink(settings.cluster.directory, keys) as link:
-        _introduce(link, word, stopped)
+        order = _introduce(link, word, stopped)
         # The workers' lines as they are: each has its time, its level and its worker's name.
-        workers = Workers(settings, count, lambda line: print(line, file=sys.stderr, flush=True))
+        workers = Workers(
+            settings, count, lambda line: print(line, file=sys.stderr, flush=True), order
+        )
         try:
             while not stopped():
                 link.raw.poll(POLL_MS)
@@ -130,21 +149,25 @@ def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) 
                     match message:
                         case Upgrade():
                             log.info("upgrade to %s", message.bundle)
-                            workers.start(message.bundle, message.generation)
+                            workers.start(message)
                         case Retire():
                             workers.retire(message.worker)
                         case Rejected():
                             log.warning("the directory does not take this host: %s", message.reason)
                 workers.poll()
                 if (now_s := time.monotonic()) - beat_s >= BEAT_S:
-                    link.send(word)
+                    newest = workers.newest
+                    link.send(HostBeat(word.host, word.pid, newest.bundle, newest.generation))
                     beat_s = now_s
         finally:
             workers.stop()
 
 
-def _introduce(link: DirectoryLink, word: HostBeat, stopped: Callable[[], bool]) -> None:
+def _introduce(link: DirectoryLink, word: HostBeat, stopped: Callable[[], bool]) -> Upgrade | None:
     """Announce this host to the directory; without a directory its workers wait for one.
+
+    Returns:
+        The upgrade that other hosts had, if any: the workers begin with it.
 
     Raises:
         SupervisorError: the directory does not take it.
@@ -154,13 +177,14 @@ def _introduce(link: DirectoryLink, word: HostBeat, stopped: Callable[[], bool])
         link.raw.poll(ANSWER_MS, zmq.POLLOUT)
         link.send(word)
         try:
-            # A beat that is taken has no answer; what follows it has.
+            # A beat that is taken has no answer, but for an upgrade; what follows it has.
             answer = link.ask(Ask("status"), ANSWER_MS)
         except WireError:
-            return
+            return None
         if not isinstance(answer, Rejected):
-            return
+            return answer if isinstance(answer, Upgrade) else None
         if time.monotonic() >= end_s:
             raise SupervisorError(answer.reason)
-        link.receive_all()
         time.sleep(BEAT_S)
+        link.receive_all()  # the answers to this try are none to the next one
+    return None

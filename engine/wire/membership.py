@@ -75,10 +75,13 @@ class RelayBeat(_Message, frozen=True, tag="relay"):
 
 
 class HostBeat(_Message, frozen=True, tag="host"):
-    """A host's report: its own process."""
+    """A host's report: its own process, and the newest bundle that its workers run."""
 
     host: Name
     pid: Count
+    bundle: Line = ""
+    """Where it is opened; a host that comes later is told. Empty of an older version."""
+    generation: Count = 1
 
 
 class Place(_Message, frozen=True, tag="place"):

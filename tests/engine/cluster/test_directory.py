@@ -133,6 +133,31 @@ def test_an_upgrade_goes_to_the_hosts_and_the_old_worker_is_ended_once_it_is_emp
     assert [answer for to, answer in steps if to == b"h"] == [Retire("w1")]
 
 
+def test_a_host_that_comes_after_an_upgrade_is_told_of_it_once() -> None:
+    _, take = directory()
+    assert take(b"a", HostBeat("a", 1, "old", 1)) == []
+    take(b"op", Ask("upgrade", bundle="new"))
+    assert take(b"a", HostBeat("a", 1, "new", 2)) == []
+    assert take(b"b", HostBeat("b", 2, "old", 1)) == [(b"b", Upgrade("new", 2))]
+    assert take(b"b", HostBeat("b", 2, "old", 1)) == []
+    assert take(b"c", HostBeat("c", 3)) == []  # an older version, which would start at every beat
+    assert take(b"A", HostBeat("a", 4, "old", 1), 1.5) == [(b"A", Upgrade("new", 2))]
+    # A directory that was started again learns of it from the hosts that had it.
+    _, take = directory()
+    assert take(b"a", HostBeat("a", 1, "new", 2)) == []
+    assert take(b"b", HostBeat("b", 2, "old", 1)) == [(b"b", Upgrade("new", 2))]
+
+
+def test_a_failed_upgrade_can_be_tried_again() -> None:
+    _, take = directory()
+    take(b"a", HostBeat("a", 1, "old", 1))
+    take(b"w", beat("w1"))
+    for _ in range(2):
+        answers = take(b"op", Ask("upgrade", bundle="new"))
+        assert answers[0] == (b"a", Upgrade("new", 2))
+        assert take(b"a", HostBeat("a", 1, "old", 1)) == []  # its workers could not start
+
+
 def test_a_second_host_of_a_name_is_refused_while_the_first_is_heard() -> None:
     made, take = directory()
     assert take(b"h", HostBeat("a", 12)) == []

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from models import bundle as bundles
-from tests.support.clusters import SAMPLE, Watcher, cluster
+from tests.support.clusters import SAMPLE, Watcher, cluster, kill_tree
 from tests.support.peers import ENVIRONMENT, Program
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -61,6 +61,17 @@ def test_an_upgrade_moves_every_stream_to_the_new_bundle_and_loses_no_window(
             assert set(models) == {old.sha256, sha256}
         assert seen.lost_without_a_pause() == 0
         assert seen.is_in_order_and_once()
+
+        dead = {worker["pid"] for worker in running.status()["workers"]}
+        kill_tree(running.child("host"))
+        after = running.when(
+            lambda values: (
+                [w["streams"] for w in values["workers"] if w["pid"] not in dead]
+                == [["one", "two"]]
+            ),
+            "the host that was started again has both streams",
+        )
+        assert [w["name"] for w in after["workers"] if w["pid"] not in dead] == ["local-1-g2"]
 
         refused = operate("upgrade", str(tmp_path / "none"), "--directory", running.directory)
         assert refused.returncode == 2
