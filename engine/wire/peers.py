@@ -117,7 +117,7 @@ class PeerWatch:
         """Count a malformed message of a connection: after ``MAX_MALFORMED`` it is cut."""
         self._malformed[descriptor] += 1
         if self._malformed[descriptor] >= MAX_MALFORMED:
-            del self._malformed[descriptor]
+            self._malformed.pop(descriptor, None)  # the watch's own thread may have been first
             last = f": {fault}" if fault else ""
             self.drop(descriptor, f"sent {MAX_MALFORMED} malformed messages{last}")
 
