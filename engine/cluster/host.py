@@ -146,6 +146,7 @@ def run_host(settings: EngineSettings, count: int, stopped: Callable[[], bool]) 
             while not stopped():
                 link.raw.poll(POLL_MS)
                 for message in link.receive_all():
+                    stopped()  # each is a turn: a host that ends many workers must not seem to hang
                     match message:
                         case Upgrade():
                             log.info("upgrade to %s", message.bundle)

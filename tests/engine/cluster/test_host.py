@@ -14,8 +14,8 @@ from engine.cluster.directory import run_directory
 from engine.processes import WorkerSpec
 from engine.settings import load
 from engine.supervisor import SupervisorError
-from engine.wire.link import DirectoryLink
-from engine.wire.membership import Ask, HostBeat, Report, Upgrade
+from engine.wire.link import DirectoryLink, DirectorySocket
+from engine.wire.membership import Ask, HostBeat, Report, Retire, Upgrade
 from tests.support.peers import eventually, free_endpoint
 
 
@@ -111,3 +111,39 @@ def test_workers_that_an_upgrade_cannot_start_leave_the_old_ones(
     assert late.names == ("rack-1", "rack-2")
     with pytest.raises(SupervisorError):
         host.Workers(load(bundle="bad", cluster={"host": "rack"}), 1, print).poll()
+
+
+def test_a_host_that_ends_many_workers_at_once_shows_that_it_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[None] = []
+    ended_at: list[int] = []
+
+    class Few:
+        newest = Upgrade("good", 1)
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def retire(self, name: str) -> None:
+            ended_at.append(len(turns))
+
+        def poll(self) -> None:
+            pass
+
+        stop = poll
+
+    monkeypatch.setattr(host, "Workers", Few)
+    with DirectorySocket("tcp://127.0.0.1:*") as directory:
+
+        def stopped() -> bool:
+            turns.append(None)
+            for received in directory.receive_all():
+                if isinstance(received.message, HostBeat) and not ended_at:
+                    for name in ("rack-1", "rack-2", "rack-3"):
+                        directory.send(received.sender, Retire(name))
+            return len(ended_at) >= 3
+
+        settings = load(cluster={"directory": directory.endpoint, "host": "rack"})
+        host.run_host(settings, 3, stopped)
+    assert len(set(ended_at)) == 3  # a turn, which is a pulse, before each of them
