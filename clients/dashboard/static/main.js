@@ -107,7 +107,7 @@ function showAlerts(detail) {
     wanted.push(["link", "bad", "The dashboard does not answer. This page tries again by itself; what it shows is old."]);
   } else if (state?.engine === "gone") {
     const ago = duration(now() - state.engine_since_ms);
-    wanted.push(["engine", "bad", `Engine gone since ${clock(state.engine_since_ms)} (${ago}). What is shown is old; it goes on by itself when the engine is back.`]);
+    wanted.push(["engine", "bad", `Engine gone since ${clock(state.engine_since_ms)} (${ago}). What is shown is old; it continues by itself when the engine is back.`]);
   }
   if ([...cards.values()].some((card) => card.score && !card.score.trained)) {
     wanted.push(["untrained", "", "UNTRAINED model: random weights. These numbers mean nothing about anyone."]);
