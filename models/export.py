@@ -189,30 +189,42 @@ def write_bundle(
         (work / CARD).write_text(card)
         for file_name, source in (extra_files or {}).items():
             shutil.copyfile(source, work / file_name)
-        config = BundleConfig(
-            name=label.name,
-            version=label.version,
-            trained=label.trained,
-            licence=label.licence,
-            window_ms=label.window_ms,
-            network=parts.network.spec,
-            audio_encoder=parts.audio_encoder.spec if parts.audio_encoder else parts.audio_spec,
-            text_simulation=(
-                parts.text_simulation.spec if parts.text_simulation else parts.text_simulation_spec
-            ),
-            video_encoder=parts.video_encoder.spec if parts.video_encoder else parts.video_spec,
-            text_encoder=parts.text_encoder,
-            recogniser=parts.recogniser,
-            precision="float16" if half else "float32",
-            graphs=graphs,
-            quantised=quantised,
-            files={file.name: digest(file) for file in sorted(work.iterdir())},
-        )
+        config = _config(parts, label, half, work, graphs, quantised)
         (work / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
         if directory.is_dir():
             shutil.rmtree(directory)
         work.replace(directory)
     return config
+
+
+def _config(
+    parts: Parts,
+    label: Label,
+    half: bool,
+    work: Path,
+    graphs: dict[GraphName, str],
+    quantised: dict[GraphName, str],
+) -> BundleConfig:
+    """What config.json says of the files that are in ``work``, which it names with their sha256."""
+    return BundleConfig(
+        name=label.name,
+        version=label.version,
+        trained=label.trained,
+        licence=label.licence,
+        window_ms=label.window_ms,
+        network=parts.network.spec,
+        audio_encoder=parts.audio_encoder.spec if parts.audio_encoder else parts.audio_spec,
+        text_simulation=(
+            parts.text_simulation.spec if parts.text_simulation else parts.text_simulation_spec
+        ),
+        video_encoder=parts.video_encoder.spec if parts.video_encoder else parts.video_spec,
+        text_encoder=parts.text_encoder,
+        recogniser=parts.recogniser,
+        precision="float16" if half else "float32",
+        graphs=graphs,
+        quantised=quantised,
+        files={file.name: digest(file) for file in sorted(work.iterdir())},
+    )
 
 
 def _write_graphs(parts: Parts, work: Path, half: bool) -> dict[GraphName, str]:
