@@ -110,8 +110,8 @@ class Checkpoint:
             free = shutil.disk_usage(path.parent if path.parent.exists() else path.anchor).free
             reason = getattr(error, "strerror", None) or "it could not be written to its end"
             raise CheckpointError(
-                f"{path}: no checkpoint: {reason} ({free / 1e9:.1f} GB free); the one before is "
-                "kept: make room and run again"
+                f"{path}: no checkpoint: {reason} (it takes {_bytes(state) / 1e6:,.0f} MB, "
+                f"{free / 1e6:,.0f} MB free); the one before is kept: make room and run again"
             ) from None
 
     @staticmethod
@@ -123,8 +123,14 @@ class Checkpoint:
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"{path}: cannot be read ({type(error).__name__})") from None
+        except Exception as error:  # torch, zip and pickle each raise types of their own
+            size = path.stat().st_size if path.is_file() else 0
+            raise CheckpointError(
+                f"{path}: expected a checkpoint, got {size:,} bytes that cannot be read as one "
+                f"({type(error).__name__}): cut off or damaged; remove it to train the seed again"
+            ) from None
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path}: expected a checkpoint, got a {type(state).__name__}")
         found = json.loads(state["recipe"]) if state.get("version") == VERSION else {}
         wanted: tuple[tuple[str, Any, Any], ...] = (
             ("version", VERSION, state.get("version")),
@@ -156,6 +162,15 @@ class Checkpoint:
             within,
             state.get("averaged", {}),
         )
+
+
+def _bytes(state: object) -> int:
+    """Of the tensors in a tree."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    if isinstance(state, dict):
+        return sum(_bytes(part) for part in state.values())
+    return sum(_bytes(part) for part in state) if isinstance(state, list | tuple) else 0
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> str:

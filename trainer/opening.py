@@ -13,6 +13,7 @@ from pathlib import Path
 from models.pretrained import PretrainedError, refuse_unreachable
 from trainer.corpus import Corpus, CorpusError, hold_back, join_features, merge
 from trainer.corpus import open as open_corpus
+from trainer.corpus.checks import REPEATED
 from trainer.corpus.readiness import given_width, require_splits
 from trainer.device import DeviceError, refuse_absent_card
 from trainer.progress import Progress
@@ -134,7 +135,11 @@ def _open(paths: Sequence[Path], joined: Sequence[Path], progress: Progress) -> 
         for problem in corpus.problems:
             progress.say(f"{corpus.name}: {problem.count:,} x {problem.kind} ({problem.severity})")
         opened.append(corpus)
-    return merge(opened)
+    merged = merge(opened)
+    for problem in merged.problems:
+        if problem.kind == REPEATED:
+            progress.say(f"{merged.name}: {problem.count:,} x {problem.kind}")
+    return merged
 
 
 def _refuse_misfit(recipe: Recipe, corpus: Corpus) -> None:

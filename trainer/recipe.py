@@ -383,6 +383,8 @@ def load(recipe: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         tree: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, OSError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: expected a recipe's sections, got a {type(tree).__name__}")
     return _resolve(tree, overrides, path.name)
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import zipfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from trainer.evaluation.calibrate import PatternMargin
+from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.prediction import Predictions
 from trainer.fit import CHECKPOINT, Fitted, finished, identity, load_fitted
 from trainer.model import SentimentModel, weights_digest
@@ -87,21 +89,50 @@ class Results:
         return int(np.argmin(scores))
 
     def margins(self, seed: int) -> list[PatternMargin]:
-        """Calibration margins of a seed."""
-        tree = self.read(seed, "calibration")
-        return [PatternMargin(**row) for row in tree["margins"]]
+        """Calibration margins of a seed.
+
+        Raises:
+            PipelineError: as ``read``.
+        """
+        try:
+            return [PatternMargin(**row) for row in self.read(seed, "calibration")["margins"]]
+        except (KeyError, TypeError):
+            raise self._damaged(seed, "calibration") from None
+
+    def evaluation(self, seed: int) -> Evaluation:
+        """Test figures of a seed.
+
+        Raises:
+            PipelineError: as ``read``.
+        """
+        try:
+            return Evaluation.from_json(self.read(seed, "evaluation")["evaluation"])
+        except (KeyError, TypeError):
+            raise self._damaged(seed, "evaluation") from None
 
     def predictions(self, seed: int) -> Predictions:
-        """Test predictions of a seed."""
-        with np.load(self.seed_folder(seed) / "predictions.npz") as columns:
-            return Predictions(
-                tuple(columns["ids"].tolist()),
-                tuple(columns["corpora"].tolist()),
-                columns["labels"],
-                columns["valence"],
-                columns["low"],
-                columns["high"],
-            )
+        """Test predictions of a seed.
+
+        Raises:
+            PipelineError: they are not there, or damaged.
+        """
+        path = self.seed_folder(seed) / "predictions.npz"
+        try:
+            with path.open("rb") as file, np.load(file) as columns:
+                return Predictions(
+                    tuple(columns["ids"].tolist()),
+                    tuple(columns["corpora"].tolist()),
+                    columns["labels"],
+                    columns["valence"],
+                    columns["low"],
+                    columns["high"],
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            other = self.path(seed, "evaluation").name
+            raise PipelineError(
+                f"{path}: not there, cut off or damaged: remove it and {other}, and run "
+                "`evaluate` again"
+            ) from None
 
     def keep_predictions(self, seed: int, found: Predictions) -> None:
         """Write the test predictions of a seed."""
@@ -138,10 +169,12 @@ class Results:
             raise PipelineError(f"{path}: not there yet: run `{STEPS[step]}` first")
         found = _load(path)
         if found is None:
-            raise PipelineError(
-                f"{path}: cut off or damaged: remove it and run `{STEPS[step]}` again"
-            )
+            raise self._damaged(seed, step)
         return found
+
+    def _damaged(self, seed: int, step: Step) -> PipelineError:
+        path = self.path(seed, step)
+        return PipelineError(f"{path}: cut off or damaged: remove it and run `{STEPS[step]}` again")
 
     def keep(self, seed: int, step: Step, model: SentimentModel, result: dict[str, Any]) -> None:
         """Write a step's result, atomically."""
@@ -160,7 +193,8 @@ class Results:
     def _key(self, seed: int, step: Step, model: SentimentModel) -> dict[str, Any]:
         parts: list[Any] = [VERSION, identity(self.recipe)]
         if step == "evaluation":
-            parts += [self.recipe.training.robustness, self.read(seed, "calibration")["margins"]]
+            margins = [asdict(margin) for margin in self.margins(seed)]
+            parts += [self.recipe.training.robustness, margins]
         recipe = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return {"recipe": recipe, "data": self.data, "weights": weights_digest(model)}
 

@@ -35,7 +35,7 @@ from trainer.distributed import Team
 from trainer.evaluation import report as reports
 from trainer.evaluation.calibrate import calibrate
 from trainer.evaluation.card import card
-from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.prediction import Predictions, View, predict
 from trainer.features.extraction import Extraction, extract
 from trainer.features.media import MediaReader
@@ -369,8 +369,7 @@ class Pipeline:
         """
         evaluations, histories = [], []
         for seed in range(self.recipe.training.seeds):
-            tree = self.results.read(seed, "evaluation")
-            evaluations.append(Evaluation.from_json(tree["evaluation"]))
+            evaluations.append(self.results.evaluation(seed))
             histories.append(self.results.fitted(seed).history)
         best = self.results.best_seed()
         return reports.Run(

@@ -227,9 +227,17 @@ def test_a_full_disk_within_a_checkpoint_is_one_line(
         raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(CheckpointError, match="no checkpoint: it could not be written to its end"):
+    with pytest.raises(CheckpointError, match=r"written to its end \(it takes 0 MB, .* MB free\)"):
         train(tmp_path, recipe(epochs=1))
     assert not (tmp_path / "checkpoint.part").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 the first bytes of an archive"])
+def test_a_checkpoint_that_was_cut_off_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    wanted = rf"expected a checkpoint, got {len(content)} bytes .* remove it to train the seed"
+    with pytest.raises(CheckpointError, match=wanted):
+        train(tmp_path, recipe(epochs=1))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

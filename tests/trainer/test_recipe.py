@@ -82,3 +82,10 @@ def test_a_missing_step_is_told_before_anything_is_imported_or_read(tmp_path: Pa
     assert "seed 0 is not trained yet: run `fit` first" in done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"numpy", "trainer.recipe", "torch", "transformers"}
+
+
+def test_a_recipe_of_other_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text("[1]")
+    with pytest.raises(RecipeError, match="expected a recipe's sections, got a list"):
+        load(str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from models.network import SentimentNetwork
@@ -12,7 +13,7 @@ from models.spec import NetworkSpec
 from trainer.data.clips import StoredClip, StoredSamples
 from trainer.model import SentimentModel
 from trainer.recipe import Recipe
-from trainer.results import Results
+from trainer.results import PipelineError, Results, Step
 
 SPEC = NetworkSpec(audio_dim=6, text_dim=5, video_dim=4, hidden_dim=16, fused_dim=8, rnc_dim=8)
 
@@ -39,3 +40,26 @@ def test_negated_labels_are_other_data() -> None:
     negated = tuple(replace(clip, valence=-clip.valence) for clip in clips)
     assert StoredSamples(clips, {}).digest == StoredSamples(clips, {}).digest
     assert StoredSamples(clips, {}).digest != StoredSamples(negated, {}).digest
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '{"evaluation": [1], "margins": [1]}', "[1]", "{"])
+def test_a_damaged_result_names_the_step_that_makes_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "seed-0").mkdir()
+    results = Results(tmp_path, Recipe())
+    steps: tuple[Step, ...] = ("calibration", "evaluation")
+    for step in steps:
+        results.path(0, step).write_text(text)
+    with pytest.raises(PipelineError, match=r"calibration.json: cut off .* `calibrate` again"):
+        results.margins(0)
+    with pytest.raises(PipelineError, match=r"evaluation.json: cut off .* `evaluate` again"):
+        results.evaluation(0)
+
+
+def test_damaged_predictions_name_what_to_remove(tmp_path: Path) -> None:
+    (tmp_path / "seed-0").mkdir()
+    path = tmp_path / "seed-0" / "predictions.npz"
+    for content in (None, b"", b"PK\x03\x04 cut off"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(PipelineError, match=r"remove it and evaluation\.json, and run"):
+            Results(tmp_path, Recipe()).predictions(0)

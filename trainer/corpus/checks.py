@@ -32,6 +32,8 @@ MOST_OUTSIDE = 0.02
 FEWEST_FOR_A_SCALE = 20
 LONG_SENTENCE_WORDS = 6
 """Shorter ones ("thank you") occur everywhere."""
+HELD_BACK = "training clips held back for validation"
+REPEATED = "utterances (same id and label) of several corpora: each counts once per corpus"
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "valid": "valid",
@@ -106,7 +108,11 @@ def assemble(path: Path, form: str, clips: Iterable[Clip], ledger: Ledger) -> Co
         for name in bare:
             ledger.add("lost", "clips without any modality", name)
     if not kept:
-        listed = "; ".join(f"{p.count} x {p.kind}" for p in ledger.problems) or "it is empty"
+        listed = "; ".join(
+            f"{p.count} x {p.kind}" + (f", such as {p.examples[0]}" if p.examples else "")
+            for p in ledger.problems
+        )
+        listed = listed or "it is empty"
         raise CorpusError(f"{path}: no usable clip: {listed}")
     _check_groups(kept.values(), ledger)
     _check_sentences(kept.values(), ledger)
@@ -128,7 +134,7 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
         raise CorpusError(f"expected corpora of different names, got {', '.join(names) or 'none'}")
     if len(corpora) == 1:
         return corpora[0]
-    _check_shared(corpora)
+    repeated = _check_shared(corpora)
     clips = tuple(
         replace(
             clip,
@@ -143,27 +149,40 @@ def merge(corpora: Sequence[Corpus]) -> Corpus:
         for corpus in corpora
         for problem in corpus.problems
     )
+    if repeated:
+        problems += (Problem("note", REPEATED, repeated),)
     return Corpus("+".join(names), corpora[0].path.parent, "several", clips, problems)
 
 
-def _check_shared(corpora: Sequence[Corpus]) -> None:
+def _check_shared(corpora: Sequence[Corpus]) -> int:
     """The same utterance in training here and in test there makes the test worth nothing.
+
+    Returns:
+        How many are in the same split of several corpora.
 
     Raises:
         CorpusError: several ids with the same label are in different splits.
     """
     known: dict[tuple[str, float], tuple[Split, str]] = {}
-    clashes = []
+    clashes, repeated = [], 0
     for corpus in corpora:
         for clip in corpus.clips:
             split, where = known.setdefault((clip.id, clip.valence), (clip.split, corpus.name))
             if split != clip.split:
                 clashes.append(f"{clip.id}: {split} in {where}, {clip.split} in {corpus.name}")
+            elif where != corpus.name:
+                repeated += 1
     if len(clashes) > MOST_SHARED:
+        without = [c.name for c in corpora if any(p.kind == HELD_BACK for p in c.problems)]
+        cause = ""
+        if without:
+            cause = f"; no split 'valid' in {' and '.join(without)}, so some of its train became "
+            cause += "that: give it the other's splits"
         raise CorpusError(
             f"{len(clashes):,} utterances (same id and label) are in different splits of several "
-            f"corpora, such as {clashes[0]}"
+            f"corpora, such as {clashes[0]}{cause}"
         )
+    return repeated
 
 
 def join_features(corpus: Corpus, other: Corpus) -> Corpus:
@@ -236,7 +255,7 @@ def hold_back(corpus: Corpus, share: float = 0.1) -> Corpus:
     clips = tuple(replace(clip, split="valid") if moved(clip) else clip for clip in corpus.clips)
     count = sum(clip.split == "valid" for clip in clips)
     kept = tuple(problem for problem in corpus.problems if "split 'valid'" not in problem.kind)
-    note = Problem("note", "training clips held back for validation", count)
+    note = Problem("note", HELD_BACK, count)
     return replace(corpus, clips=clips, problems=(*kept, note))
 
 

@@ -94,7 +94,7 @@ def _clip(row: dict[str, str], corpus: str, finder: _Finder, ledger: Ledger) -> 
         ledger.add("lost", "split other than train, valid, test", name)
         return None
     if valence is None:
-        ledger.add("lost", "valence that is no number", name)
+        ledger.add("lost", "valence that is no number", f"{row['valence']!r} of {name}")
         return None
     start_s, end_s = number(row.get("start", "")) or 0.0, number(row.get("end", ""))
     if start_s < 0 or (end_s is not None and end_s <= start_s):

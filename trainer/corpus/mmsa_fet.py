@@ -36,8 +36,13 @@ def read(path: Path) -> Corpus:
         video, number_in_video = row["video_id"].strip(), row["clip_id"].strip()
         clip_id = f"{video}$_${number_in_video}"
         split, valence = split_by_name(row["mode"]), number(row["label"])
-        if split is None or valence is None:
-            ledger.add("lost", "mode or label that is none", clip_id)
+        if split is None:
+            ledger.add(
+                "lost", "mode other than train, valid, test", f"{row['mode']!r} of {clip_id}"
+            )
+            continue
+        if valence is None:
+            ledger.add("lost", "label that is no number", f"{row['label']!r} of {clip_id}")
             continue
         media = Media(raw / video / f"{number_in_video}.mp4") if raw.is_dir() else None
         if media is not None and not media.path.is_file():

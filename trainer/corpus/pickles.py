@@ -273,7 +273,7 @@ def _load(file: IO[bytes], where: Path | str, path: Path | None = None) -> Any:
         if str(error).startswith(("cut off", "pickle exhausted", "pickle data was truncated")):
             raise CorpusError(f"{where}: a pickle that is cut off or damaged: {error}") from None
         raise CorpusError(f"{where}: not a pickle of arrays only: {error}") from None
-    except (EOFError, IndexError):
+    except (EOFError, IndexError, struct.error):
         raise CorpusError(f"{where}: a pickle that is cut off or damaged") from None
     except OSError:
         raise

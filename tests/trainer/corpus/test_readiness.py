@@ -127,3 +127,64 @@ def test_a_card_that_is_not_there_is_told_before_torch_is_loaded(tmp_path: Path)
     path = write_pickle(tmp_path / "mosei.pkl", tree())
     message = refused(tmp_path, path, overrides=("training.device=cuda",))
     assert "training.device: expected a device of this machine (cpu), got 'cuda'" in message
+
+
+def test_utterances_of_a_corpus_without_a_valid_split_say_that_some_were_held_back(
+    tmp_path: Path,
+) -> None:
+    ids = [f"v{index}$_$0" for index in range(60)]
+    labels = np.linspace(-3, 3, 60).tolist()
+
+    def part(first: int, last: int) -> dict[str, Any]:
+        return mmsa_split(ids[first:last], labels[first:last], lengths=True)
+
+    without = write_pickle(tmp_path / "mine.pkl", {"train": part(0, 48), "test": part(48, 60)})
+    whole = {"train": part(0, 36), "valid": part(36, 48), "test": part(48, 60)}
+    given = write_pickle(tmp_path / "given.pkl", whole)
+    told = refused(tmp_path, without, given)
+    assert "(same id and label) are in different splits" in told
+    assert "no split 'valid' in mine, so some of its train became that" in told
+
+
+def test_a_corpus_that_is_given_twice_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (write_pickle(tmp_path / name, tree()) for name in ("a.pkl", "b.pkl"))
+    places = Places(tmp_path / "out", tmp_path / "out.run", tmp_path / "features")
+    opened = opening("fit", [one, other], places, None, None, (), (), TerminalProgress())
+    told = "".join(capsys.readouterr()).replace("\n", " ")
+    assert f"{len(opened.corpus.clips) // 2} x utterances (same id and label)" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "manifest.csv",
+            "id,split,valence,text\na,train,positive,some words\n",
+            "valence that is no number, such as 'positive' of a",
+        ),
+        (
+            "label.csv",
+            "video_id,clip_id,text,label,mode\na,0,some words,good,train\n",
+            "label that is no number, such as 'good' of a$_$0",
+        ),
+        (
+            "label.csv",
+            "video_id,clip_id,text,label,mode\na,0,some words,1.0,holdout\n",
+            "mode other than train, valid, test, such as 'holdout' of a$_$0",
+        ),
+    ],
+)
+def test_labels_as_words_are_shown(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CorpusError, match="no usable clip: ") as told:
+        trainer.corpus.open(tmp_path / name)
+    assert f"1 x {message}" in str(told.value)
+
+
+def test_a_pickle_of_its_first_bytes_is_cut_off(tmp_path: Path) -> None:
+    path = write_pickle(tmp_path / "mosei.pkl", tree())
+    path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(CorpusError, match="a pickle that is cut off or damaged"):
+        trainer.corpus.open(path)
