@@ -42,11 +42,15 @@ def encode(
     backend: Backend,
     encode_text: TextEncode | None,
     counters: Counter[str],
+    blocks: int = 1,
 ) -> None:
-    """Encode what waits in ``streams`` and leave the projected frames in their tracks."""
+    """Encode what waits in ``streams`` and leave the projected frames in their tracks.
+
+    An encoder that takes whole blocks of sound is given ``blocks`` of a stream at a time, or waits.
+    """
     segments = [(stream.audio, segment) for stream in streams for segment in stream.audio.prepare()]
     if any(stream.audio.in_blocks for stream in streams):
-        _run_blocks(backend, segments)
+        _run_blocks(backend, segments, blocks)
     else:
         _run_sequences(
             backend, "audio_encoder", segments, lambda segment: segment.audio,
@@ -74,18 +78,20 @@ def encode(
     _project(backend, "video_projection", [stream.video.frames for stream in streams])
 
 
-def encode_ahead(stream: StreamState, others: Iterable[StreamState], backend: Backend) -> bool:
+def encode_ahead(
+    stream: StreamState, others: Iterable[StreamState], backend: Backend, blocks: int = 1
+) -> bool:
     """Encode a part of what waits in ``stream`` before its window is due; False: nothing does.
 
-    A part is one whole block of sound, or the faces that came: little enough for a window of
-    another stream not to be late. A block's frames are the same whenever it is encoded. Where the
-    backend has a thread for it, a block of another stream is encoded at the same time.
+    A part is ``blocks`` whole blocks of sound, or the faces that came: little enough for a window
+    of another stream not to be late. A block's frames are the same whenever it is encoded. Where
+    the backend has a thread for it, sound of another stream is encoded at the same time.
     """
-    if stream.audio.in_blocks and stream.audio.has_block():
-        companions = (other for other in others if other.audio.has_block())
+    if stream.audio.in_blocks and stream.audio.has_blocks(blocks):
+        companions = (other for other in others if other.audio.has_blocks(blocks))
         together = [stream, *islice(companions, backend.at_once - 1)]
         segments = [(one.audio, segment) for one in together for segment in one.audio.prepare()]
-        if _run_blocks(backend, segments, most=len(together)):
+        if _run_blocks(backend, segments, blocks, most=len(together)):
             return True
     if stream.video.waiting:
         _encode_faces([stream], backend)
@@ -93,14 +99,18 @@ def encode_ahead(stream: StreamState, others: Iterable[StreamState], backend: Ba
     return False
 
 
-def encode_blocks(stream: StreamState, backend: Backend) -> None:
-    """Encode every whole block of sound that waits in ``stream``."""
-    if stream.audio.in_blocks and stream.audio.has_block():
-        _run_blocks(backend, [(stream.audio, segment) for segment in stream.audio.prepare()])
+def encode_blocks(stream: StreamState, backend: Backend, blocks: int = 1) -> None:
+    """Encode every whole block of sound that waits in ``stream``, ``blocks`` at a time."""
+    if stream.audio.in_blocks and stream.audio.has_blocks(blocks):
+        segments = [(stream.audio, segment) for segment in stream.audio.prepare()]
+        _run_blocks(backend, segments, blocks)
 
 
 def _run_blocks(
-    backend: Backend, segments: list[tuple[AudioTrack, Segment]], most: int | None = None
+    backend: Backend,
+    segments: list[tuple[AudioTrack, Segment]],
+    blocks: int,
+    most: int | None = None,
 ) -> int:
     """Encode whole blocks of sound, one run each, ``most`` of them; return how many.
 
@@ -117,7 +127,7 @@ def _run_blocks(
         room = backend.at_once if most is None else min(backend.at_once, most - done)
         for key, queue in list(waiting.items()):
             inputs = None
-            while queue and (inputs := queue[0][1].audio.pending()) is None:
+            while queue and (inputs := queue[0][1].audio.pending(blocks)) is None:
                 queue.popleft()
             if inputs is None:
                 del waiting[key]

@@ -18,6 +18,8 @@ MAX_DUE, FIRST = 64, 32
 those of the streams that were here first, so that a crowd of newcomers silences nobody."""
 OTHERS_NS = 60_000_000
 """Time that a step spends on the sound of the others, whose next ones wait for the next step."""
+LATE_FOR_NS = 30_000_000_000
+"""After a window has been taken up a whole hop late, the machine counts as too slow for so long."""
 MAX_NUMBERED = 4096
 """Streams whose score numbers go on after they were forgotten: those that were scored last."""
 MAX_RELEASED = 4096
@@ -37,6 +39,7 @@ class Roster:
         self, settings: InferenceSettings, counters: Counter[str], timer: Callable[[], int]
     ) -> None:
         self._settings, self._counters, self._timer = settings, counters, timer
+        self._hop_ns = settings.hop_ms * 1_000_000
         self._streams: dict[str, StreamState] = {}
         self._touched: set[str] = set()
         self._owing: set[str] = set()
@@ -45,6 +48,9 @@ class Roster:
         self._forgotten: list[str] = []
         self._ended: list[str] = []
         self._released: dict[str, tuple[int, Held]] = {}
+        self._late_until_ns = 0
+        self.is_late = False
+        """Whether this machine was too slow for all streams just now."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -183,7 +189,11 @@ class Roster:
         names, self._touched, self._owing = self._touched | self._owing, set(), set()
         popped: list[str] = []
         while self._deadlines and self._deadlines[0][0] <= now_ns:
-            popped.append(heapq.heappop(self._deadlines)[1])
+            deadline_ns, name = heapq.heappop(self._deadlines)
+            popped.append(name)
+            if now_ns - deadline_ns >= self._hop_ns:
+                self._late_until_ns = now_ns + LATE_FOR_NS
+        self.is_late = now_ns < self._late_until_ns
         names.update(popped)
         if not names:
             return []

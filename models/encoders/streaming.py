@@ -36,6 +36,7 @@ class SequenceStream:
         """Forget everything: what comes next follows on silence, as after a gap."""
         self._inputs = np.repeat(self._pad_row[None], self.spec.left_context, axis=0)
         self._voiced: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._asked = 0
         self.consumed = 0
         """Inputs that were encoded or left out so far."""
 
@@ -59,19 +60,21 @@ class SequenceStream:
         flags = np.ones(len(inputs), np.bool_) if voiced is None else voiced
         self._voiced = np.concatenate((self._voiced, flags))
 
-    def pending(self) -> Floats | None:
+    def pending(self, blocks: int = 1) -> Floats | None:
         """Context and whole strides of new inputs [left_context + k * stride, F]; None if k = 0.
 
-        With blocks, k is the size of one; those without any voice are passed over.
+        With blocks, k is the size of as many as ``blocks``; one without any voice is passed over
+        where it would be the first. Several share one context, and frames differ from those of
+        one block at a time: the first ones see what is said after them.
         """
         size = self.spec.block * self.spec.stride
         if self.spec.block > 1:
             while self.waiting >= size and not self._voiced[:size].any():
                 self._consume(size)
-        strides = self._strides()
-        if strides == 0:
+        self._asked = self._strides(blocks)
+        if self._asked == 0:
             return None
-        return self._inputs[: self.spec.left_context + strides * self.spec.stride]
+        return self._inputs[: self.spec.left_context + self._asked * self.spec.stride]
 
     def skip(self, count: int) -> int:
         """Pass over ``count`` waiting inputs, in whole runs of the graph; return how many.
@@ -86,7 +89,7 @@ class SequenceStream:
 
     def accept(self, frames: Floats) -> Floats:
         """Take the graph's frames [T, D] for ``pending``; return the k new ones [k, D]."""
-        strides = self._strides()
+        strides, self._asked = self._asked or self._strides(1), 0
         if len(frames) < strides or frames.shape[1] != self.spec.dim:
             raise EncodingError(
                 f"frames: expected at least [{strides}, {self.spec.dim}], got {list(frames.shape)}"
@@ -94,9 +97,10 @@ class SequenceStream:
         self._consume(strides * self.spec.stride)
         return frames[len(frames) - strides :]
 
-    def _strides(self) -> int:
+    def _strides(self, blocks: int) -> int:
         if self.spec.block > 1:
-            return self.spec.block if self.waiting >= self.spec.block * self.spec.stride else 0
+            strides = blocks * self.spec.block
+            return strides if self.waiting >= strides * self.spec.stride else 0
         return self.waiting // self.spec.stride
 
     def _consume(self, count: int) -> None:

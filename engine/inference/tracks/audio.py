@@ -134,11 +134,11 @@ class AudioTrack:
         rate_hz = self._spec.input_rate_hz
         return any(segment.waiting_s(rate_hz) >= BEHIND_S for segment in self._segments)
 
-    def has_block(self) -> bool:
-        """Whether a whole block of sound waits; its encoder may pass over it."""
+    def has_blocks(self, blocks: int) -> bool:
+        """Whether so many whole blocks of sound wait; their encoder may pass over them."""
         if self._spec is None:
             return False
-        size = self._spec.block * self._spec.stride
+        size = blocks * self._spec.block * self._spec.stride
         return any(segment.waiting >= size for segment in self._segments)
 
     def skip(self, before_ns: int) -> int:

@@ -48,13 +48,13 @@ class TimedStream:
         self._pushed += len(inputs)
         self._t_end = np.concatenate((self._t_end, t_end_ns[first :: self._stride]))
 
-    def pending(self) -> NDArray[np.float32] | None:
+    def pending(self, blocks: int = 1) -> NDArray[np.float32] | None:
         """Left context and whole strides of new inputs [N, F]; None without a whole stride.
 
-        With blocks there may be another one as soon as this one is accepted.
+        With blocks, as many as ``blocks``; there may be more as soon as these are accepted.
         """
         before = self._stream.consumed
-        pending = self._stream.pending()
+        pending = self._stream.pending(blocks)
         self._forget(self._stream.consumed - before)  # passed over: no voice
         return pending
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,12 +40,14 @@ class BlockNetwork(Network):
         return {"frames": np.repeat(frames[..., None], DIM, 2).astype(np.float32)}
 
 
-def make_core() -> tuple[InferenceCore, BlockNetwork]:
+def make_core(
+    network: Callable[[BundleConfig], BlockNetwork] = BlockNetwork,
+) -> tuple[InferenceCore, BlockNetwork]:
     spec: BundleConfig = config().model_copy(
         update={"audio_encoder": BLOCK, "text_simulation": None}
     )
     bundle = SimpleNamespace(config=spec, calibration=CALIBRATION, sha256="f" * 64)
-    backend = BlockNetwork(spec)
+    backend = network(spec)
     ticks = iter(range(0, 10**12, MS))
     core = InferenceCore(bundle, backend, InferenceSettings(), timer=lambda: next(ticks))
     return core, backend
@@ -129,3 +132,47 @@ def test_a_silent_stream_has_nothing_to_do_ahead() -> None:
         core.push(sound(index, voiced=False, stream="a"), sound(index).envelope.t_end_ns)
     assert not core.work_ahead()
     assert backend.calls == []
+
+
+class SeveralBlocks(BlockNetwork):
+    """Takes several blocks at once, and notes how many."""
+
+    def __init__(self, spec: BundleConfig) -> None:
+        super().__init__(spec)
+        self.blocks: list[int] = []
+
+    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if graph != "audio_encoder":
+            return super().run(graph, inputs)
+        new = inputs["input"][:, BLOCK.left_context :]
+        self.blocks.append(new.shape[1] // (BLOCK.block * BLOCK.stride))
+        frames = new.reshape(1, -1, BLOCK.stride).mean(2)
+        return {"frames": np.repeat(frames[..., None], DIM, 2).astype(np.float32)}
+
+
+def test_a_machine_that_is_late_encodes_two_blocks_at_a_time_for_a_while() -> None:
+    core, backend = make_core(SeveralBlocks)
+    assert isinstance(backend, SeveralBlocks)
+
+    def heard(first_s: int, last_s: int, on_time: bool = True) -> tuple[set[int], list[Score]]:
+        backend.blocks.clear()
+        scores: list[Score] = []
+        for message in (sound(i) for i in range(25 * first_s, 25 * last_s)):
+            now_ns = message.envelope.t_end_ns
+            core.push(message, now_ns)
+            scores += core.pop_ready(now_ns) if on_time else []
+            while on_time and core.work_ahead():
+                pass
+        return set(backend.blocks), scores
+
+    assert heard(0, 4)[0] == {1}
+    assert heard(4, 6, on_time=False) == (set(), [])
+    blocks, scores = heard(6, 12)
+    assert blocks == {2}
+    assert core.counters["windows_dropped"] > 0
+    assert len(scores) == 1 + 12, "one that is late, then one every hop"
+    assert all(score.audio.present for score in scores)
+    assert core.counters["windows_tone_late"] == len(scores)
+    assert heard(12, 35)[0] == {2}
+    heard(35, 38)
+    assert heard(38, 42)[0] == {1}

@@ -154,3 +154,22 @@ def test_blocks_without_a_voice_have_no_frames() -> None:
     )  # fmt: skip
     assert ends.tolist() == [16, 20, 24, 52, 56, 60]
     assert frames[:, 0].tolist() == [15, 19, 23, 51, 55, 59]
+
+
+def test_several_blocks_share_one_context_and_wait_for_each_other() -> None:
+    stream = SequenceStream(blocks_spec(), np.zeros((), np.float32))
+    samples = np.arange(1, 49, dtype=np.float32)
+    voiced = np.ones(48, np.bool_)
+    voiced[:12] = False
+    stream.push(samples[:35], voiced[:35])
+    assert stream.pending(2) is None, "the first is passed over, and of the next two one is there"
+    stream.push(samples[35:], voiced[35:])
+    pending = stream.pending(2)
+    assert pending is not None
+    assert pending.tolist() == samples[4:36].tolist()
+    frames = np.arange(8, dtype=np.float32)[:, None]
+    assert stream.accept(frames)[:, 0].tolist() == [2, 3, 4, 5, 6, 7]
+    assert (stream.consumed, stream.waiting) == (36, 12)
+    single = stream.pending()
+    assert single is not None
+    assert single.tolist() == samples[28:].tolist(), "one at a time again"
