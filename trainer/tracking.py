@@ -39,7 +39,8 @@ def refuse_absent(kind: Kind) -> None:
     """
     if kind != "none" and find_spec(kind) is None:
         raise TrackingError(
-            f'training.tracking: {kind} is not installed: pip install "undertone[tracking]"'
+            f"training.tracking: {kind} is not installed: "
+            'pip install "undertone-sentiment[tracking]"'
         )
 
 

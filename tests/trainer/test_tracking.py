@@ -104,5 +104,5 @@ def test_a_tracker_that_is_not_installed_is_one_line_before_any_work(
     monkeypatch.setattr(tracking, "find_spec", lambda n: None if n == "mlflow" else found(n))
     assert fit(tmp_path, "training.tracking=mlflow") == 2
     err = capsys.readouterr().err
-    assert 'mlflow is not installed: pip install "undertone[tracking]"' in err
+    assert 'mlflow is not installed: pip install "undertone-sentiment[tracking]"' in err
     assert not list((tmp_path / "out.run").rglob("checkpoint.pt"))

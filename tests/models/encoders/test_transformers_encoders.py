@@ -9,7 +9,7 @@ import torch
 from models.encoders.transformers_speech import SpeechEncoder, speech_spec
 from models.encoders.transformers_vision import VisionEncoder, vision_spec
 from models.preprocessing import normalise_crop
-from models.pretrained import PretrainedError
+from models.pretrained import PretrainedError, load
 from models.spec import TextEncoderSpec
 from models.text_encoders import TextEncoder
 from models.text_simulation.llm import FrameConcatenatingAdapter, LlmSettings, LlmTextSimulation
@@ -212,3 +212,13 @@ def test_an_adapter_loads_with_a_prefix_and_names_what_is_missing(tmp_path: Path
     (tmp_path / "evil.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(PretrainedError, match="cannot be read as weights"):
         other.load(tmp_path / "evil.pt")
+
+
+def test_a_llama_cpp_file_without_its_packages_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("models.pretrained.find_spec", lambda name: None)
+    wanted = r"tiny.gguf needs gguf and accelerate: pip install .undertone-sentiment\[adapter\]"
+    with pytest.raises(PretrainedError, match=wanted):
+        load(str(tmp_path), "AutoTokenizer")
