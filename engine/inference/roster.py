@@ -19,7 +19,8 @@ those of the streams that were here first, so that a crowd of newcomers silences
 OTHERS_NS = 60_000_000
 """Time that a step spends on the sound of the others, whose next ones wait for the next step."""
 LATE_FOR_NS = 30_000_000_000
-"""After a window has been taken up a whole hop late, the machine counts as too slow for so long."""
+"""After a window was taken up so late that others are dropped, the machine counts as too slow for
+so long. Sound that comes late, or is replayed after a move, makes no machine slow."""
 MAX_NUMBERED = 4096
 """Streams whose score numbers go on after they were forgotten: those that were scored last."""
 MAX_RELEASED = 4096
@@ -189,10 +190,7 @@ class Roster:
         names, self._touched, self._owing = self._touched | self._owing, set(), set()
         popped: list[str] = []
         while self._deadlines and self._deadlines[0][0] <= now_ns:
-            deadline_ns, name = heapq.heappop(self._deadlines)
-            popped.append(name)
-            if now_ns - deadline_ns >= self._hop_ns:
-                self._late_until_ns = now_ns + LATE_FOR_NS
+            popped.append(heapq.heappop(self._deadlines)[1])
         self.is_late = now_ns < self._late_until_ns
         names.update(popped)
         if not names:
@@ -216,8 +214,11 @@ class Roster:
             if not old and self._timer() - started > OTHERS_NS:
                 self._touched.add(name)
                 continue
+            overdue = not state.grid.owes and now_ns - state.deadline_ns >= self._hop_ns
             window = state.take(now_ns)
             if window is not None:
+                if overdue and window.skipped:
+                    self.is_late, self._late_until_ns = True, now_ns + LATE_FOR_NS
                 state.skip(window.start_ns, self._counters)
                 if not old:
                     prepare(state)

@@ -13,7 +13,7 @@ from engine.inference.core import InferenceCore
 from engine.settings import InferenceSettings
 from engine.wire.messages import Score
 from models.spec import BundleConfig, SequenceEncoderSpec
-from tests.engine.inference.test_core import CALIBRATION, DIM, MS, Network, config, face, sound
+from tests.engine.inference.test_core import CALIBRATION, DIM, MS, T0, Network, config, face, sound
 
 BLOCK_MS = 480
 BLOCK = SequenceEncoderSpec(
@@ -176,3 +176,16 @@ def test_a_machine_that_is_late_encodes_two_blocks_at_a_time_for_a_while() -> No
     assert heard(12, 35)[0] == {2}
     heard(35, 38)
     assert heard(38, 42)[0] == {1}
+
+
+def test_sound_that_comes_late_makes_no_machine_slow() -> None:
+    core, backend = make_core(SeveralBlocks)
+    assert isinstance(backend, SeveralBlocks)
+    arrivals = [(i if i < 100 else max(i, 175), sound(i)) for i in range(300)]
+    for now_ns in range(T0, T0 + 13_000 * MS, 40 * MS):
+        while arrivals and T0 + 40 * (arrivals[0][0] + 1) * MS <= now_ns:
+            core.push(arrivals.pop(0)[1], now_ns)
+        core.pop_ready(now_ns)
+    assert not arrivals
+    assert set(backend.blocks) == {1}
+    assert core.counters.get("windows_tone_late", 0) == 0
