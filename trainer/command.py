@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,7 +74,7 @@ def carry_on(step: str, opened: Opened, places: Places) -> int:
     except USERS_FAULTS as error:
         return told(error)
     except OSError as error:
-        return told(f"{error.filename or places.run}: {error.strerror or error}")
+        return told(_disk_fault(error, places))
     except StoppedError as error:
         return told(error, STOPPED)
     except KeyboardInterrupt:
@@ -106,6 +108,19 @@ def _do(step: str, opened: Opened, places: Places, stop: Stop) -> None:
             progress.say(f"{places.features}: frames of {stored} clips")
         else:
             getattr(pipeline, step)()
+
+
+def _disk_fault(error: OSError, places: Places) -> str:
+    """One line of what could not be read or written."""
+    if error.errno != errno.ENOSPC:
+        return f"{error.filename or places.run}: {error.strerror or error}"
+    folders = dict.fromkeys((places.run, places.features, places.out.parent))
+    room = [(shutil.disk_usage(f).free / 1e6, f) for f in folders if f.is_dir()]
+    least, where = min(room, default=(0.0, places.run))
+    return (
+        f"{error.filename or where}: the disk is full ({least:,.0f} MB free): make room; the same "
+        "command continues where it stopped"
+    )
 
 
 def told(error: object, code: int = 2) -> int:
