@@ -18,7 +18,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from models import bundle as bundles
@@ -26,6 +25,7 @@ from models.bundle import Bundle
 from models.calibration import widened
 from models.framing import Frame, cut, whole
 from models.preprocessing import normalise_crop
+from models.sessions import open_session
 from models.spec import MODALITIES
 from trainer.corpus import SPLITS, Clip, Media
 from trainer.corpus import open as open_corpus
@@ -79,9 +79,9 @@ class FaceAlone:
         self._margin, self._stretch = known.margin, stretch or known.stretch
         path = bundle.cpu_path if eight_bits else bundle.path
         self._graphs = [
-            _session(path("video_encoder")),
-            _session(bundle.path("video_projection")),
-            _session(bundle.path("fusion")),
+            open_session(path("video_encoder")),
+            open_session(bundle.path("video_projection")),
+            open_session(bundle.path("fusion")),
         ]
 
     def answer(self, pictures: Sequence[Picture], frame: Callable[[Picture], Frame]) -> Answers:
@@ -115,12 +115,6 @@ class FaceAlone:
         taken = {entry.name for entry in fusion.get_inputs()}
         given = {name: value for name, value in inputs.items() if name in taken}
         return np.stack(fusion.run(["valence", "low", "high"], given)).astype(np.float64)
-
-
-def _session(path: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def framed(scale: float = 1.0, degrees: float = 0.0) -> Callable[[Picture], Frame]:

