@@ -87,7 +87,7 @@ def encode_ahead(
     of another stream not to be late. A block's frames are the same whenever it is encoded. Where
     the backend has a thread for it, sound of another stream is encoded at the same time.
     """
-    if stream.audio.in_blocks and stream.audio.has_blocks(blocks):
+    if stream.audio.has_blocks(blocks):
         companions = (other for other in others if other.audio.has_blocks(blocks))
         together = [stream, *islice(companions, backend.at_once - 1)]
         segments = [(one.audio, segment) for one in together for segment in one.audio.prepare()]
@@ -101,7 +101,7 @@ def encode_ahead(
 
 def encode_blocks(stream: StreamState, backend: Backend, blocks: int = 1) -> None:
     """Encode every whole block of sound that waits in ``stream``, ``blocks`` at a time."""
-    if stream.audio.in_blocks and stream.audio.has_blocks(blocks):
+    if stream.audio.has_blocks(blocks):
         segments = [(stream.audio, segment) for segment in stream.audio.prepare()]
         _run_blocks(backend, segments, blocks)
 

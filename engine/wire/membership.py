@@ -80,7 +80,7 @@ class HostBeat(_Message, frozen=True, tag="host"):
     host: Name
     pid: Count
     bundle: Line = ""
-    """Where it is opened; a host that comes later is told. Empty of an older version."""
+    """Path or name; a host that joins later gets it, too. Older versions send none."""
     generation: Count = 1
 
 

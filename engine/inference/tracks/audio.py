@@ -135,8 +135,8 @@ class AudioTrack:
         return any(segment.waiting_s(rate_hz) >= BEHIND_S for segment in self._segments)
 
     def has_blocks(self, blocks: int) -> bool:
-        """Whether so many whole blocks of sound wait; their encoder may pass over them."""
-        if self._spec is None:
+        """Whether an encoder of blocks has so many whole ones waiting; it may pass over them."""
+        if self._spec is None or not self.in_blocks:
             return False
         size = blocks * self._spec.block * self._spec.stride
         return any(segment.waiting >= size for segment in self._segments)
